@@ -1,0 +1,1 @@
+"""Convergio Billing: meter, decide, rate, bill, collect and account, on one Postgres."""

@@ -1,0 +1,1 @@
+"""The world outside the domains: database, clock, ids, settings, jobs, log."""

@@ -1,0 +1,182 @@
+"""One pool, and transactions that only the edge can open or end.
+
+`Tx` is what stores get: it runs queries and has no `commit`. psycopg's own connection is behind
+`raw`, for this package and for procrastinate. Connections time out instead of waiting for ever.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, LiteralString, Self, TypeVar
+
+import psycopg
+from psycopg import errors as pg
+from psycopg.rows import class_row, scalar_row
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from convergio.kernel.errors import Conflict, Unavailable
+
+Row = TypeVar("Row")
+Raw = psycopg.Connection[tuple[Any, ...]]
+
+SETTINGS = (
+    "-c timezone=UTC -c lock_timeout=10s -c statement_timeout=600s"
+    " -c idle_in_transaction_session_timeout=120s -c jit=off"
+)
+
+
+class Tx:
+    """An open transaction."""
+
+    __slots__ = ("__weakref__", "raw")  # weakly referred to by caches that outlive it
+
+    def __init__(self, raw: Raw) -> None:
+        """Wrap the connection whose transaction the edge has begun."""
+        self.raw = raw
+
+    def many(self, query: LiteralString, row: type[Row], **values: object) -> list[Row]:
+        """Return every row, as `row(**columns)`."""
+        with self.raw.cursor(row_factory=class_row(row)) as cursor:
+            return cursor.execute(query, values).fetchall()
+
+    def one(self, query: LiteralString, row: type[Row], **values: object) -> Row | None:
+        """Return the first row, or None."""
+        with self.raw.cursor(row_factory=class_row(row)) as cursor:
+            return cursor.execute(query, values).fetchone()
+
+    def value(self, query: LiteralString, **values: object) -> Any:  # noqa: ANN401 - any column
+        """Return the first column of the first row, or None."""
+        with self.raw.cursor(row_factory=scalar_row) as cursor:
+            return cursor.execute(query, values).fetchone()
+
+    def tuples(self, query: LiteralString, **values: object) -> list[tuple[Any, ...]]:
+        """Return every row as a tuple: for bulk reads whose rows are unpacked at once."""
+        with self.raw.cursor() as cursor:
+            return cursor.execute(query, values).fetchall()
+
+    def stream(
+        self, name: str, query: LiteralString, *, size: int = 5000, **values: object
+    ) -> Iterator[tuple[Any, ...]]:
+        """Yield rows as tuples from a server-side cursor, with flat memory."""
+        with self.raw.cursor(name=name) as cursor:
+            cursor.itersize = size
+            yield from cursor.execute(query, values)
+
+    def placed(self, query: LiteralString, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        """Run a query with the server's places `$1` (see `sql.repeated`) and return its rows."""
+        with psycopg.RawCursor(self.raw) as cursor:
+            cursor.execute(query, values)
+            return cursor.fetchall() if cursor.description else []
+
+    def run(self, query: LiteralString, **values: object) -> int:
+        """Run a statement; return how many rows it touched."""
+        return self.raw.execute(query, values).rowcount
+
+    def run_many(self, query: LiteralString, rows: Sequence[Mapping[str, object]]) -> int:
+        """Run a statement once a row, pipelined; return how many rows were touched in all."""
+        if not rows:
+            return 0
+        with self.raw.cursor() as cursor:
+            cursor.executemany(query, rows)
+            return cursor.rowcount
+
+    def copy(self, statement: LiteralString, rows: Iterable[Sequence[object]]) -> None:
+        """Load rows with `COPY table (columns) FROM STDIN`."""
+        with self.raw.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(row)
+
+    def copy_bytes(self, statement: LiteralString, data: bytes | bytearray) -> None:
+        """Load a ready-made buffer with `COPY ... FROM STDIN (FORMAT BINARY)`."""
+        with self.raw.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.write(data)
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Run a block that may fail without losing the transaction."""
+        with self.raw.transaction():
+            yield
+
+
+class Database:
+    """A pool of connections to one Postgres."""
+
+    def __init__(self, dsn: str, *, size_max: int = 8, application: str = "convergio") -> None:
+        """Prepare the pool; connections open on first use.
+
+        Raises: Unavailable when a transaction is asked for and no server answers.
+        """
+        self.dsn = dsn
+        self._pool: ConnectionPool[Raw] = ConnectionPool(
+            dsn,
+            min_size=0,
+            max_size=size_max,
+            open=False,
+            timeout=20,
+            reconnect_timeout=20,
+            kwargs={"options": SETTINGS, "application_name": application, "connect_timeout": 10},
+        )
+        self._opened = False
+
+    def __enter__(self) -> Self:
+        """Open the pool."""
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the pool."""
+        self.close()
+
+    def open(self) -> None:
+        """Open the pool; harmless when it is open."""
+        if not self._opened:
+            self._pool.open()
+            self._opened = True
+
+    def close(self) -> None:
+        """Close every connection."""
+        if self._opened:
+            self._pool.close()
+            self._opened = False
+
+    def server_version(self) -> int:
+        """Return the server's version as a number: 150018 for 15.18. Raises: Unavailable."""
+        with self.transaction() as tx:
+            return tx.raw.info.server_version
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Tx]:
+        """Open one read-only transaction that sees one moment throughout. Raises: Unavailable."""
+        with self.transaction() as tx:
+            tx.raw.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            yield tx
+
+    @contextmanager
+    def transaction(self) -> Iterator[Tx]:
+        """Open one transaction: committed at the end of the block, rolled back by any exception.
+
+        Raises: Unavailable when no connection can be had or the server goes away, and for a
+        deadlock or a lock that did not come: nothing was done, try again. A connection that is
+        lost in COMMIT itself also ends here: whether it took effect is for the caller's own key
+        (event id, idempotency key) to find out on the next try, which is safe by design.
+        """
+        self.open()
+        try:
+            with self._pool.connection() as raw, raw.transaction():
+                yield Tx(raw)
+        except PoolTimeout:
+            raise Unavailable("no database connection is free; try again", code="busy") from None
+        except (pg.DeadlockDetected, pg.SerializationFailure, pg.LockNotAvailable) as error:
+            detail = "another change holds the same rows; try again"
+            raise Unavailable(detail, code="contended") from error
+        except pg.DiskFull as error:
+            detail = "the database has no disk space left; free some and try again"
+            raise Unavailable(detail, code="no_disk") from error
+        except pg.ExclusionViolation as error:
+            raise Conflict(f"it overlaps what is stored ({_name(error)})") from error
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            raise Unavailable("the database is not there; try again", code="no_database") from error
+
+
+def _name(error: psycopg.Error) -> str:
+    """Name the constraint only: Postgres's own text may hold the row's values."""
+    return error.diag.constraint_name or "constraint"

@@ -1,0 +1,48 @@
+"""UUIDv7 inside, TypeIDs outside: `cus_01j...` says what it names and sorts by time.
+
+An id is never a secret (SECURITY-NOTES 1.1, 11.5.1). The text form follows the TypeID
+specification 0.3: a prefix, an underscore, 26 characters of Crockford's base 32 in lower case.
+"""
+
+import os
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from convergio.kernel.errors import Invalid
+
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_VALUES: Final = {letter: value for value, letter in enumerate(_ALPHABET)}
+_TEXT_SIZE: Final = 26
+_BITS: Final = 128
+
+
+def new_id(now: datetime) -> UUID:
+    """Return a UUIDv7 (RFC 9562) whose time is `now` and whose other 74 bits are random."""
+    milliseconds = int(now.timestamp() * 1000)
+    random = int.from_bytes(os.urandom(10), "big")
+    value = (milliseconds & ((1 << 48) - 1)) << 80 | 0x7 << 76 | (random >> 68 & 0xFFF) << 64
+    return UUID(int=value | 0b10 << 62 | (random & ((1 << 62) - 1)))
+
+
+def typeid(prefix: str, value: UUID) -> str:
+    """Return the public form of an id."""
+    number, letters = value.int, []
+    for _ in range(_TEXT_SIZE):
+        letters.append(_ALPHABET[number & 31])
+        number >>= 5
+    return f"{prefix}_{''.join(reversed(letters))}"
+
+
+def parse_typeid(prefix: str, text: str) -> UUID:
+    """Read a public id. Raises: Invalid when it is not one with this prefix."""
+    number = -1
+    if text.startswith(f"{prefix}_") and len(text) == len(prefix) + 1 + _TEXT_SIZE:
+        number = 0
+        for letter in text[len(prefix) + 1 :]:
+            value = _VALUES.get(letter, -1)
+            number = -1 if value < 0 or number < 0 else number << 5 | value
+    if number < 0 or number.bit_length() > _BITS:
+        detail = f"'{text[:60]}' is not an id; it starts with {prefix}_ and has 26 characters more"
+        raise Invalid(detail, code="bad_id", field="id")
+    return UUID(int=number)

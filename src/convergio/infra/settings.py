@@ -1,0 +1,157 @@
+"""Settings from the environment and one TOML file; the environment wins.
+
+Every field has a variable `CONVERGIO_<FIELD>` (and `DATABASE_URL`). A wrong value stops the start
+with a line that names the variable and the mend. Secrets are never part of `repr`.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from convergio.kernel.errors import Invalid
+from convergio.kernel.money import exponent
+from convergio.kernel.periods import zone
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Seconds = Annotated[int, msgspec.Meta(ge=0, le=31_536_000)]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
+
+
+class Secret:
+    """A value that no log, error or `repr` shows."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        """Keep the value out of sight."""
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the value, at the one place that needs it."""
+        return self._value
+
+    def __repr__(self) -> str:
+        """Return a mask."""
+        return "Secret(***)"
+
+
+class Seller(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who issues the invoices; one deployment is one seller."""
+
+    name: Text = "Example Seller Ltd"
+    address: Text = "1 Example Street, 00100 Example City"
+    country: Annotated[str, msgspec.Meta(pattern="^[A-Z]{2}$")] = "IT"
+    tax_id: str = ""
+    email: str = ""
+    time_zone: Text = "UTC"
+    series: Annotated[str, msgspec.Meta(pattern="^[A-Z0-9]{1,8}$")] = "CVG"
+    net_days: Annotated[int, msgspec.Meta(ge=0, le=365)] = 14
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything that a deployment decides."""
+
+    home: Text = "./.convergio"
+    database_url: Secret | None = None
+    kek: Secret | None = None
+    currency: Text = "usd"
+    host: Text = "127.0.0.1"
+    port: Port = 8080
+    pool_size: Annotated[int, msgspec.Meta(ge=1, le=100)] = 8
+    log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
+    ingest_batch_max: Positive = 5_000
+    ingest_queue_max: Positive = 50_000
+    ingest_back_days: Positive = 35
+    billing_grace_seconds: Seconds = 3_600
+    reservation_seconds: Annotated[int, msgspec.Meta(ge=1, le=3_600)] = 300
+    seller: Seller = Seller()
+
+    @property
+    def home_path(self) -> Path:
+        """The folder for the embedded database, the key file and documents."""
+        return Path(self.home).expanduser().absolute()
+
+
+_SCALARS = {
+    name: f"CONVERGIO_{name.upper()}"
+    for name in Settings.__struct_fields__
+    if name not in {"seller", "database_url"}
+} | {"database_url": "DATABASE_URL"}
+_SELLER = {name: f"CONVERGIO_SELLER_{name.upper()}" for name in Seller.__struct_fields__}
+
+
+def load_settings(environ: Mapping[str, str], file: Path | None = None) -> Settings:
+    """Read the settings; `file` defaults to CONVERGIO_CONFIG.
+
+    Raises: Invalid naming the variable.
+    """
+    named = environ.get("CONVERGIO_CONFIG")
+    path = file or (Path(named) if named else None)
+    values: dict[str, Any] = _read(path) if path else {}
+    seller = values.get("seller")
+    seller = dict(seller) if isinstance(seller, dict) else {}
+    values |= {name: environ[var] for name, var in _SCALARS.items() if environ.get(var)}
+    if environ.get("CONVERGIO_KEK") == "":
+        detail = "it is set and empty; put the key in it, or unset it to use the key file"
+        raise Invalid(detail, code="bad_settings", field="CONVERGIO_KEK")
+    seller |= {name: environ[var] for name, var in _SELLER.items() if environ.get(var)}
+    if seller:
+        values["seller"] = seller
+    _refuse_unknown(environ)
+    settings = _convert(values)
+    if settings.reservation_seconds > settings.billing_grace_seconds:
+        detail = (
+            "a reservation must end before its period is billed: set it to at most "
+            f"CONVERGIO_BILLING_GRACE_SECONDS ({settings.billing_grace_seconds})"
+        )
+        raise Invalid(detail, code="bad_settings", field="CONVERGIO_RESERVATION_SECONDS")
+    _check("CONVERGIO_CURRENCY", exponent, settings.currency)
+    _check("CONVERGIO_SELLER_TIME_ZONE", zone, settings.seller.time_zone)
+    return settings
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        detail = (
+            f"cannot read the settings file {path.name}: {error}; mend it or unset the variable"
+        )
+        raise Invalid(detail, code="bad_settings", field="CONVERGIO_CONFIG") from None
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    known = {*_SCALARS.values(), *_SELLER.values(), "CONVERGIO_CONFIG"}
+    for name in sorted(environ):
+        if name.startswith("CONVERGIO_") and name not in known:
+            detail = "there is no such setting; see the table in README.md or unset the variable"
+            raise Invalid(detail, code="unknown_setting", field=name)
+
+
+def _convert(values: dict[str, Any]) -> Settings:
+    try:
+        return msgspec.convert(values, Settings, strict=False, dec_hook=_secret)
+    except msgspec.ValidationError as error:
+        text, _, where = str(error).partition(" - at `$.")
+        name = where.rstrip("`") or "file"
+        variable = _SCALARS.get(name, f"CONVERGIO_{name.replace('.', '_').upper()}")
+        hidden = variable in {"DATABASE_URL", "CONVERGIO_KEK"}
+        detail = "the value is not valid" if hidden else f"{text}; write a value of that form"
+        raise Invalid(detail, code="bad_settings", field=variable) from None
+
+
+def _secret(kind: type, value: object) -> object:
+    if kind is Secret and isinstance(value, str):
+        return Secret(value)
+    raise TypeError(kind)
+
+
+def _check(variable: str, reader: Any, value: str) -> None:  # noqa: ANN401 - any parser of text
+    try:
+        reader(value)
+    except Invalid as error:
+        raise Invalid(error.detail, code="bad_settings", field=variable) from None

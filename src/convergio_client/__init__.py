@@ -1,0 +1,1 @@
+"""The client of Convergio Billing: httpx only, and nothing of the server."""
