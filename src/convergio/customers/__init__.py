@@ -1,0 +1,1 @@
+"""Accounts: who is billed, in which currency, and their personal data, sealed."""
