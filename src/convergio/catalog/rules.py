@@ -1,0 +1,473 @@
+"""Decide what a meter counts, what the catalog file means, and how it differs from what is stored.
+
+The functions on meters are the reference: ingest compiles the same `Filter` data into something
+quicker and must agree with them (`tests/unit/test_catalog_meters.py`). Texts are compared as they
+are; booleans read `true` and `false`, numbers have no exponent and no trailing zeros; a property
+that is null counts as absent; a list or a mapping equals no text.
+
+The difference is text against text, field by field, so what `plan` prints is what was compared.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from decimal import Decimal
+from typing import Final, TypeAlias, TypeVar
+
+import msgspec
+
+from convergio.catalog.model import (
+    DESCRIPTION_SIZE_MAX,
+    Catalog,
+    CatalogFile,
+    Change,
+    ConditionLine,
+    Definition,
+    Entry,
+    FieldChange,
+    Filter,
+    MeterLine,
+    MeterTerms,
+    Missing,
+    Operator,
+    Plan,
+    PlanLine,
+    PlanTerms,
+    Price,
+    PriceLine,
+    PriceTerms,
+    Quota,
+    QuotaLine,
+    State,
+    Unusable,
+    What,
+)
+from convergio.kernel.errors import Conflict, Invalid
+from convergio.kernel.money import exponent
+from convergio.kernel.quantity import parse_quantity, quantity_text
+from convergio.kernel.text import check_text
+from convergio.rating.model import Seat
+
+Read = TypeVar("Read")
+Thing = TypeVar("Thing")
+
+ONE: Final = Decimal(1)
+EVENT_QUANTITY_BOUND: Final = 10**18
+_DIGITS_MAX: Final = 60
+_BOUND: Final = 10**_DIGITS_MAX
+Described: TypeAlias = Mapping[str, str]
+_NUMBER: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?", re.ASCII)
+
+
+def property_text(value: object) -> str | None:
+    """Return a property as filters compare it; None where it has no text."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return value
+        case int() if abs(value) < _BOUND:
+            return str(value)
+        case float():
+            return property_text(Decimal(repr(value)))
+        case Decimal() if value.is_finite() and abs(value.adjusted()) <= _DIGITS_MAX:
+            return quantity_text(value)
+        case _:
+            return None
+
+
+def selects(meter: MeterTerms, event_type: str, properties: Mapping[str, object]) -> bool:
+    """Say whether the meter counts an event of this type with these properties.
+
+    `not_in` also passes an event without the property; add `exists: true` to ask for it.
+    """
+    return event_type == meter.event_type and all(
+        _passes(condition, properties.get(condition.property)) for condition in meter.filters
+    )
+
+
+def quantity(meter: MeterTerms, properties: Mapping[str, object]) -> Decimal | Missing | Unusable:
+    """Return how much an event that the meter selects adds to it.
+
+    An absent value property counts as the meter's default; without a default it is Missing, and
+    the event is rejected (RULES 16). A present value that is not a quantity is never replaced by
+    the default, and a float is not one: decode JSON numbers to Decimal.
+    """
+    if meter.value is None:
+        return ONE
+    value = properties.get(meter.value)
+    if value is None:
+        return Missing(meter.value) if meter.default is None else meter.default
+    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
+        return Unusable(meter.value, 'send a decimal number, such as 2 or "2.5"')
+    text = property_text(value) or ""
+    if isinstance(value, Decimal) and text:
+        text = format(value, "f")  # all its decimals, as text has them
+    try:
+        amount = parse_quantity(text)
+    except Invalid as error:
+        return Unusable(meter.value, error.detail)
+    if amount >= EVENT_QUANTITY_BOUND:
+        return Unusable(meter.value, "one event adds less than 10 to the power 18; split it")
+    return amount
+
+
+def _passes(condition: Filter, value: object) -> bool:
+    if condition.op == "exists":
+        return (value is not None) == (condition.values == ("true",))
+    found = property_text(value) in condition.values
+    return found if condition.op == "in" else not found
+
+
+def definition(file: CatalogFile) -> Definition:
+    """Check the file's references and numbers. Raises: Invalid naming the field."""
+    _distinct([(f"events[{i}].type", line.type) for i, line in enumerate(file.events)])
+    _distinct([(f"meters[{i}].key", line.key) for i, line in enumerate(file.meters)])
+    _distinct([(f"plans[{i}].key", line.key) for i, line in enumerate(file.plans)])
+    _distinct(
+        [
+            (f"plans[{i}].prices[{j}].key", price.key)
+            for i, plan in enumerate(file.plans)
+            for j, price in enumerate(plan.prices)
+        ]
+    )
+    events = {line.type: frozenset(line.keep) for line in file.events}
+    meters = {
+        line.key: _meter(line, f"meters[{place}]", events) for place, line in enumerate(file.meters)
+    }
+    plans = {
+        line.key: _plan(line, f"plans[{place}]", meters, file.currency)
+        for place, line in enumerate(file.plans)
+    }
+    return Definition(events=events, meters=meters, plans=plans)
+
+
+def _distinct(keys: Sequence[tuple[str, str]]) -> None:
+    seen: dict[str, str] = {}
+    for path, key in keys:
+        if key in seen:
+            detail = f"'{key}' already stands at {seen[key]}; give one of the two another name"
+            raise Invalid(detail, code="duplicate_key", field=path)
+        seen[key] = path
+
+
+def _meter(line: MeterLine, path: str, events: Mapping[str, object]) -> MeterTerms:
+    if line.event not in events:
+        detail = f"there is no event type '{line.event}'; list it under events"
+        raise Invalid(detail, code="unknown_event", field=f"{path}.event")
+    if line.aggregation == "sum" and line.value is None:
+        detail = "a sum needs the property that it adds up; name it, or write aggregation: count"
+        raise Invalid(detail, code="missing_value", field=f"{path}.value")
+    if line.aggregation == "count" and not line.value is line.default is None:
+        name = "default" if line.value is None else "value"
+        detail = f"a count adds up no property; remove {name}, or write aggregation: sum"
+        raise Invalid(detail, code="unexpected_value", field=f"{path}.{name}")
+    filters = [
+        found
+        for name, condition in sorted(line.where.items())
+        for found in _filters(name, condition, f"{path}.where.{name}")
+    ]
+    default = line.default
+    return MeterTerms(
+        key=line.key,
+        name=check_text(line.name, field=f"{path}.name"),
+        event_type=line.event,
+        aggregation=line.aggregation,
+        value=line.value,
+        default=None if default is None else _read(parse_quantity, default, f"{path}.default"),
+        filters=tuple(filters),
+    )
+
+
+def _filters(name: str, line: ConditionLine, path: str) -> Iterator[Filter]:
+    exists = None if line.exists is None else (str(line.exists).lower(),)
+    found: list[tuple[Operator, tuple[str, ...] | None]] = [
+        ("in", line.is_in),
+        ("not_in", line.not_in),
+        ("exists", exists),
+    ]
+    if all(values is None for _, values in found):
+        detail = "the condition is empty; write in: [...], not_in: [...] or exists: true"
+        raise Invalid(detail, code="empty_condition", field=path)
+    for operator, values in found:
+        if values is not None:
+            yield Filter(name, operator, tuple(sorted(set(values))))
+
+
+def _plan(
+    line: PlanLine, path: str, meters: Mapping[str, MeterTerms], currency: str | None
+) -> PlanTerms:
+    prices: list[PriceTerms] = []
+    for place, price_line in enumerate(line.prices):
+        where = f"{path}.prices[{place}]"
+        price = _price(price_line, where, meters, currency)
+        if prices and prices[0].currency != price.currency:
+            detail = f"the plan also sells in {prices[0].currency}; write a plan for each"
+            raise Invalid(detail, code="mixed_currency", field=f"{where}.currency")
+        if price.meter_key and any(price.meter_key == other.meter_key for other in prices):
+            detail = f"the plan prices meter '{price.meter_key}' twice; put both in one charge"
+            raise Invalid(detail, code="meter_priced_twice", field=f"{where}.meter")
+        prices.append(price)
+    description = line.description.strip()  # a block of text ends with a line feed
+    if description:
+        check_text(
+            description, field=f"{path}.description", size_max=DESCRIPTION_SIZE_MAX, lines=True
+        )
+    return PlanTerms(
+        key=line.key,
+        name=check_text(line.name, field=f"{path}.name"),
+        description=description,
+        prices=tuple(prices),
+    )
+
+
+def _price(
+    line: PriceLine, path: str, meters: Mapping[str, MeterTerms], fallback: str | None
+) -> PriceTerms:
+    currency = line.currency or fallback
+    if currency is None:
+        detail = "no currency is given; add currency: usd here or at the top of the file"
+        raise Invalid(detail, code="missing_currency", field=f"{path}.currency")
+    _read(exponent, currency, f"{path}.currency" if line.currency else "currency")
+    if line.meter is not None and line.meter not in meters:
+        detail = f"there is no meter '{line.meter}'; list it under meters or correct the name"
+        raise Invalid(detail, code="unknown_meter", field=f"{path}.meter")
+    if line.meter is not None and isinstance(line.charge, Seat):
+        detail = "a seat charge counts seats, not usage; remove the meter or charge by unit"
+        raise Invalid(detail, code="seat_with_meter", field=f"{path}.meter")
+    if line.meter is None and line.quota is not None:
+        detail = "a quota limits a meter; name the price's meter or remove the quota"
+        raise Invalid(detail, code="quota_without_meter", field=f"{path}.quota")
+    return PriceTerms(
+        key=line.key,
+        version=line.version,
+        name=check_text(line.name, field=f"{path}.name"),
+        meter_key=line.meter,
+        interval=line.interval,
+        currency=currency,
+        charge=line.charge,
+        quota=_quota(line.quota, f"{path}.quota"),
+    )
+
+
+def _quota(line: QuotaLine | None, path: str) -> Quota | None:
+    if line is None:
+        return None
+    return Quota(_read(parse_quantity, line.limit, f"{path}.limit"), line.hard)
+
+
+def _read(reader: Callable[[str], Read], text: str, path: str) -> Read:
+    try:
+        return reader(text)
+    except Invalid as error:
+        raise Invalid(error.detail, code=error.code, field=path) from None
+
+
+def difference(stored: Catalog, wanted: Definition) -> Change:
+    """Compare field by field. A removed entry may become `retired` or `archived` when saved.
+
+    Raises: Conflict when the file changes what a meter counts, or takes a price version back.
+    """
+    old_prices = _sold(stored.plans)
+    prices = _sold(wanted.plans)
+    plans = {**stored.plans, **{k: v for k, v in stored.archived.items() if k in wanted.plans}}
+    entries = (
+        *_entries("event", _each(_event_text, stored.declared), _each(_event_text, wanted.events)),
+        *_entries("meter", _each(_meter_text, stored.meters), _each(_meter_text, wanted.meters)),
+        *_entries("price", _each(_price_text, old_prices), _each(_price_text, prices)),
+        *_entries("plan", _each(_plan_text, plans), _each(_plan_text, wanted.plans)),
+        *_order(list(stored.plans), list(wanted.plans)),
+    )
+    _refuse_changed_meters(entries, list(wanted.meters))
+    _refuse_earlier_versions(stored, wanted)
+    changed = any(entry.state != "unchanged" for entry in entries)
+    return Change(stored.version + changed, entries)
+
+
+def replaced(stored: Catalog, wanted: Definition) -> Mapping[str, Price]:
+    """Return, by the path in the file, the stored prices that the file defines otherwise."""
+    by_label = {price.label: price for price in stored.prices_by_id.values()}
+    return {
+        path: by_label[price.label]
+        for path, price in _placed_prices(wanted)
+        if price.label in by_label and _price_text(by_label[price.label]) != _price_text(price)
+    }
+
+
+def in_use(path: str, price: Price, stored: Catalog, wanted: Definition) -> Conflict:
+    """Return the refusal of a new definition for a price that someone pins."""
+    asked = dict(_placed_prices(wanted))[path]
+    names = [field.field for field in _fields(_price_text(price), _price_text(asked))]
+    detail = (
+        f"price {price.label} is in use and its {', '.join(names)} would change; "
+        f"give it version {_latest(stored)[price.key] + 1}"
+    )
+    return Conflict(detail, code="price_in_use", field=f"{path}.{names[0]}")
+
+
+def unstored(stored: Catalog, wanted: Definition) -> list[PriceTerms]:
+    """Return the prices of the file that need a row of their own."""
+    known = {price.label: _price_text(price) for price in stored.prices_by_id.values()}
+    prices = _sold(wanted.plans).values()
+    return [price for price in prices if known.get(price.label) != _price_text(price)]
+
+
+def dropped(stored: Catalog, wanted: Definition) -> list[Price]:
+    """Return every version of the prices that the file sells no more, where it did until now."""
+    gone = set(_sold(stored.plans)) - set(_sold(wanted.plans))
+    return [price for price in stored.prices_by_id.values() if price.key in gone]
+
+
+def outcome(change: Change, *, archived: AbstractSet[str], retired: AbstractSet[str]) -> Change:
+    """Return the change with what became of removed plans and prices that are in use."""
+    kept_back: dict[What, tuple[AbstractSet[str], State]] = {
+        "plan": (archived, "archived"),
+        "price": (retired, "retired"),
+    }
+    entries = []
+    for entry in change.entries:
+        keys, state = kept_back.get(entry.what, (frozenset(), entry.state))
+        is_kept = entry.state == "removed" and entry.key in keys
+        entries.append(replace(entry, state=state) if is_kept else entry)
+    return Change(change.version, tuple(entries))
+
+
+def kept(
+    declared: Mapping[str, frozenset[str]], meters: Iterable[MeterTerms]
+) -> Mapping[str, frozenset[str]]:
+    """Return the properties to keep of each event type: declared, added up or filtered on."""
+    found = {event_type: set(names) for event_type, names in declared.items()}
+    for meter in meters:
+        names = found.setdefault(meter.event_type, set())
+        names.update(condition.property for condition in meter.filters)
+        names.update({meter.value} if meter.value is not None else ())
+    return {event_type: frozenset(names) for event_type, names in found.items()}
+
+
+def _refuse_changed_meters(entries: Sequence[Entry], order: Sequence[str]) -> None:
+    """Refuse another meaning for what is already counted; only the name may change."""
+    for entry in entries:
+        fields = [field for field in entry.fields if field.field != "name"]
+        if entry.what == "meter" and entry.state == "changed" and fields:
+            first = fields[0]
+            detail = (
+                f"what meter '{entry.key}' counts cannot change "
+                f"({first.old or 'nothing'} -> {first.new or 'nothing'}); add one with a new key"
+            )
+            path = f"meters[{order.index(entry.key)}].{first.field}"
+            raise Conflict(detail, code="meter_changed", field=path)
+
+
+def _refuse_earlier_versions(stored: Catalog, wanted: Definition) -> None:
+    """Refuse a version that was never stored below one that was: it would rewrite history."""
+    labels = {price.label for price in stored.prices_by_id.values()}
+    latest = _latest(stored)
+    for path, price in _placed_prices(wanted):
+        newest = latest.get(price.key, 0)
+        if price.label not in labels and price.version < newest:
+            detail = f"version {newest} of price '{price.key}' exists; write version {newest + 1}"
+            raise Conflict(detail, code="version_goes_back", field=f"{path}.version")
+
+
+def _latest(stored: Catalog) -> Mapping[str, int]:
+    latest: dict[str, int] = {}
+    for price in stored.prices_by_id.values():
+        latest[price.key] = max(price.version, latest.get(price.key, 0))
+    return latest
+
+
+def _placed_prices(wanted: Definition) -> Iterator[tuple[str, PriceTerms]]:
+    for i, plan in enumerate(wanted.plans.values()):
+        for j, price in enumerate(plan.prices):
+            yield f"plans[{i}].prices[{j}]", price
+
+
+def _sold(plans: Mapping[str, Plan] | Mapping[str, PlanTerms]) -> Mapping[str, PriceTerms]:
+    return {price.key: price for plan in plans.values() for price in plan.prices}
+
+
+def _each(
+    describe: Callable[[Thing], Described], things: Mapping[str, Thing]
+) -> Mapping[str, Described]:
+    return {key: describe(thing) for key, thing in things.items()}
+
+
+def _entries(
+    what: What, old: Mapping[str, Described], new: Mapping[str, Described]
+) -> Iterator[Entry]:
+    """Yield an entry for each key: those of the file in its order, then those that it lacks."""
+    for key, description in new.items():
+        fields = _fields(old.get(key, {}), description)
+        state: State = "added" if key not in old else "changed" if fields else "unchanged"
+        yield Entry(what, key, state, fields)
+    for key, description in old.items():
+        if key not in new:
+            yield Entry(what, key, "removed", _fields(description, {}))
+
+
+def _fields(old: Described, new: Described) -> tuple[FieldChange, ...]:
+    return tuple(
+        FieldChange(name, old.get(name), new.get(name))
+        for name in dict.fromkeys((*new, *old))
+        if old.get(name) != new.get(name)
+    )
+
+
+def _order(old: Sequence[str], new: Sequence[str]) -> Iterator[Entry]:
+    """Yield an entry when plans that stay change places; additions and removals do not count."""
+    before = ", ".join(key for key in old if key in new)
+    after = ", ".join(key for key in new if key in old)
+    if before != after:
+        yield Entry("order", "plans", "changed", (FieldChange("plans", before, after),))
+
+
+def _event_text(keep: frozenset[str]) -> Described:
+    return {"keep": ", ".join(sorted(keep))} if keep else {}
+
+
+def _meter_text(meter: MeterTerms) -> Described:
+    return {
+        "name": meter.name,
+        "event": meter.event_type,
+        "aggregation": meter.aggregation,
+        **({} if meter.value is None else {"value": meter.value}),
+        **({} if meter.default is None else {"default": quantity_text(meter.default)}),
+        **{f"where.{f.property}.{f.op}": ", ".join(map(repr, f.values)) for f in meter.filters},
+    }
+
+
+def _price_text(price: PriceTerms) -> Described:
+    quota = price.quota
+    return {
+        "version": str(price.version),
+        "name": price.name,
+        "interval": price.interval.value,
+        "currency": price.currency,
+        **({} if price.meter_key is None else {"meter": price.meter_key}),
+        **dict(_leaves("charge", msgspec.to_builtins(price.charge))),
+        **({} if quota is None else {"quota.limit": quantity_text(quota.limit)}),
+        **({} if quota is None else {"quota.hard": str(quota.hard).lower()}),
+    }
+
+
+def _plan_text(plan: Plan | PlanTerms) -> Described:
+    return {
+        "name": plan.name,
+        **({"description": plan.description} if plan.description else {}),
+        "prices": ", ".join(price.label for price in plan.prices),
+        **({"archived": "true"} if isinstance(plan, Plan) and plan.archived else {}),
+    }
+
+
+def _leaves(path: str, value: object) -> Iterator[tuple[str, str]]:
+    """Yield each text of a charge with its path; numbers without needless zeros."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _leaves(f"{path}.{name}", inner)
+    elif isinstance(value, list | tuple):
+        for place, inner in enumerate(value):
+            yield from _leaves(f"{path}[{place}]", inner)
+    elif value is not None:
+        text = str(value)
+        yield path, quantity_text(Decimal(text)) if _NUMBER.fullmatch(text) else text

@@ -1,0 +1,261 @@
+"""The catalog's queries: one function each.
+
+A `delete_*` of a thing that can be in use runs in its own savepoint and answers whether it could:
+the foreign keys of the rooms above know who uses it, so this room need not.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, LiteralString
+from uuid import UUID
+
+import msgspec
+from psycopg import errors as pg
+
+from convergio.catalog.model import Aggregation, Filter, Meter, MeterTerms, Price, PriceTerms, Quota
+from convergio.infra import sql
+from convergio.infra.db import Tx
+from convergio.kernel.periods import Interval
+from convergio.rating.model import Charge
+
+_QUERIES = sql.load(Path(__file__).with_name("queries.sql"))
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One event type."""
+
+    event_type: str
+    keep: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class MeterRow:
+    """One meter."""
+
+    meter_id: int
+    meter_key: str
+    name: str
+    event_type: str
+    aggregation: Aggregation
+    value: str | None
+    default_value: Decimal | None
+    filters: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """One plan without its prices."""
+
+    plan_key: str
+    name: str
+    description: str
+    archived: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PriceRow:
+    """One price version."""
+
+    price_id: UUID
+    price_key: str
+    version: int
+    name: str
+    meter_key: str | None
+    interval: str
+    currency: str
+    charge: dict[str, Any]
+    quota: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlanPriceRow:
+    """One price that a plan sells."""
+
+    plan_key: str
+    price_id: UUID
+
+
+def read_version(tx: Tx) -> int:
+    """Return the catalog's version; 0 before the first apply."""
+    return tx.value(_QUERIES["read_version"]) or 0
+
+
+def begin_state(tx: Tx, *, now: datetime) -> None:
+    """Make the row that an apply locks, unless it is there."""
+    tx.run(_QUERIES["begin_state"], now=now)
+
+
+def lock_state(tx: Tx) -> int:
+    """Wait for any other apply, keep the next one waiting, and return the version."""
+    return int(tx.value(_QUERIES["lock_state"]))
+
+
+def save_state(tx: Tx, version: int, *, now: datetime) -> None:
+    """Store the version that an apply ends with."""
+    tx.run(_QUERIES["save_state"], version=version, now=now)
+
+
+def is_empty(tx: Tx) -> bool:
+    """Say whether there is no event type, meter or plan at all."""
+    return bool(tx.value(_QUERIES["is_empty"]))
+
+
+def read_events(tx: Tx) -> dict[str, frozenset[str]]:
+    """Return the properties that the file declares, by event type."""
+    rows = tx.many(_QUERIES["read_events"], EventRow)
+    return {row.event_type: frozenset(row.keep) for row in rows}
+
+
+def read_meters(tx: Tx) -> dict[str, Meter]:
+    """Return every meter by its key."""
+    return {row.meter_key: _meter(row) for row in tx.many(_QUERIES["read_meters"], MeterRow)}
+
+
+def read_plans(tx: Tx) -> list[PlanRow]:
+    """Return every plan in the order of the file."""
+    return tx.many(_QUERIES["read_plans"], PlanRow)
+
+
+def read_prices(tx: Tx) -> dict[UUID, Price]:
+    """Return every price version by its id."""
+    return {row.price_id: _price(row) for row in tx.many(_QUERIES["read_prices"], PriceRow)}
+
+
+def read_plan_prices(tx: Tx) -> list[PlanPriceRow]:
+    """Return what each plan sells, in order."""
+    return tx.many(_QUERIES["read_plan_prices"], PlanPriceRow)
+
+
+def read_prices_by_id(tx: Tx, price_ids: Collection[UUID]) -> dict[UUID, Price]:
+    """Return the price versions with these ids."""
+    query = _QUERIES["read_prices_by_id"]
+    rows = tx.many(query, PriceRow, price_ids=list(price_ids))
+    return {row.price_id: _price(row) for row in rows}
+
+
+def save_event(tx: Tx, event_type: str, keep: Iterable[str]) -> None:
+    """Store an event type."""
+    tx.run(_QUERIES["save_event"], event_type=event_type, keep=sorted(keep))
+
+
+def delete_event(tx: Tx, event_type: str) -> bool:
+    """Forget an event type; say whether that could be done."""
+    return _deleted(tx, _QUERIES["delete_event"], event_type=event_type)
+
+
+def save_meter(tx: Tx, meter: MeterTerms, *, now: datetime) -> None:
+    """Store a meter; of one that exists only the name changes."""
+    tx.run(
+        _QUERIES["save_meter"],
+        meter_key=meter.key,
+        name=meter.name,
+        event_type=meter.event_type,
+        aggregation=meter.aggregation,
+        value=meter.value,
+        default_value=meter.default,
+        filters=_json([asdict(condition) for condition in meter.filters]),
+        now=now,
+    )
+
+
+def delete_meter(tx: Tx, meter_key: str) -> bool:
+    """Forget a meter; say whether that could be done."""
+    return _deleted(tx, _QUERIES["delete_meter"], meter_key=meter_key)
+
+
+def save_plan(tx: Tx, plan_key: str, *, name: str, description: str, position: int) -> None:
+    """Store a plan that is on sale."""
+    tx.run(
+        _QUERIES["save_plan"],
+        plan_key=plan_key,
+        name=name,
+        description=description,
+        position=position,
+    )
+
+
+def archive_plan(tx: Tx, plan_key: str) -> None:
+    """Take a plan off sale."""
+    tx.run(_QUERIES["archive_plan"], plan_key=plan_key)
+
+
+def delete_plan(tx: Tx, plan_key: str) -> bool:
+    """Forget a plan; say whether that could be done."""
+    return _deleted(tx, _QUERIES["delete_plan"], plan_key=plan_key)
+
+
+def insert_price(tx: Tx, price: PriceTerms, *, price_id: UUID, now: datetime) -> None:
+    """Store a price version, for ever."""
+    tx.run(
+        _QUERIES["insert_price"],
+        price_id=price_id,
+        price_key=price.key,
+        version=price.version,
+        name=price.name,
+        kind=price.kind,
+        meter_key=price.meter_key,
+        interval=price.interval.value,
+        currency=price.currency,
+        charge=_json(price.charge),
+        quota=None if price.quota is None else _json(price.quota),
+        now=now,
+    )
+
+
+def delete_price(tx: Tx, price_id: UUID) -> bool:
+    """Forget a price version; say whether that could be done."""
+    return _deleted(tx, _QUERIES["delete_price"], price_id=price_id)
+
+
+def clear_plan_prices(tx: Tx) -> None:
+    """Sell nothing, before the new list is stored in the same transaction."""
+    tx.run(_QUERIES["clear_plan_prices"])
+
+
+def insert_plan_price(tx: Tx, rows: Iterable[Mapping[str, object]]) -> None:
+    """Sell prices: each row has plan_key, price_key, version and position."""
+    tx.run_many(_QUERIES["insert_plan_price"], list(rows))
+
+
+def _deleted(tx: Tx, query: LiteralString, **values: object) -> bool:
+    with suppress(pg.ForeignKeyViolation):
+        with tx.savepoint():
+            tx.run(query, **values)
+        return True
+    return False
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _meter(row: MeterRow) -> Meter:
+    return Meter(
+        meter_id=row.meter_id,
+        key=row.meter_key,
+        name=row.name,
+        event_type=row.event_type,
+        aggregation=row.aggregation,
+        value=row.value,
+        default=row.default_value,
+        filters=msgspec.convert(row.filters, tuple[Filter, ...]),
+    )
+
+
+def _price(row: PriceRow) -> Price:
+    return Price(
+        price_id=row.price_id,
+        key=row.price_key,
+        version=row.version,
+        name=row.name,
+        meter_key=row.meter_key,
+        interval=Interval(row.interval),
+        currency=row.currency,
+        charge=msgspec.convert(row.charge, Charge),
+        quota=None if row.quota is None else msgspec.convert(row.quota, Quota),
+    )
