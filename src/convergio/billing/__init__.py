@@ -1,0 +1,1 @@
+"""Billing: what is owed less what is on invoices becomes the next invoice."""

@@ -1,0 +1,281 @@
+"""Charges are owed, lines are billed, and the difference of the two is the next invoice.
+
+A `ChargeKey` names one thing that can be owed: an item, in a period, of a kind, for a group of
+dimensions. It is rated and rounded as one, and what invoices hold of it is the sum of its lines,
+so billing twice bills nothing (RULES 1). A finalised invoice never changes but for its payments.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from convergio.kernel.money import Money
+
+
+class Kind(StrEnum):
+    """A fee for a period, owed when it begins, or usage in it, owed when it ends."""
+
+    FIXED = "fixed"
+    USAGE = "usage"
+
+
+class Status(StrEnum):
+    """What became of a finalised invoice."""
+
+    OPEN = "open"
+    PAID = "paid"
+    VOID = "void"
+    UNCOLLECTIBLE = "uncollectible"
+
+
+class ChargeKey(NamedTuple):
+    """What one owed amount is for; `dimensions` is empty where a price has none."""
+
+    item_id: UUID
+    period_start: datetime
+    kind: Kind
+    dimensions: str
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What is owed for a key, from `due_at` on. `steps` is the arithmetic, as JSON."""
+
+    key: ChargeKey
+    subscription_id: UUID
+    price_id: UUID
+    period_end: datetime
+    due_at: datetime
+    quantity: Decimal
+    amount: Money
+    name: str
+    time_zone: str
+    steps: str
+
+
+@dataclass(frozen=True, slots=True)
+class Billed:
+    """What the lines of a key add up to."""
+
+    amount: int
+    quantity: Decimal
+    period_end: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line as it is kept: a difference of a key, and why it is there."""
+
+    subscription_id: UUID
+    key: ChargeKey
+    period_end: datetime
+    price_id: UUID
+    reason: str
+    description: str
+    quantity: Decimal
+    amount: Money
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An invoice before it has an id and a number."""
+
+    customer_id: UUID
+    boundary_at: datetime
+    lines: tuple[Line, ...]
+    total: Money
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why nothing was invoiced to a customer in a run."""
+
+    customer_id: UUID
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Invoice:
+    """A finalised invoice. Only `status` and `paid` ever change."""
+
+    customer_id: UUID
+    invoice_id: UUID
+    boundary_at: datetime
+    series: str
+    year: int
+    number: int
+    status: Status
+    currency: str
+    total: int
+    paid: int
+    issued_on: date
+    due_on: date
+    finalized_at: datetime
+    sealed_buyer: bytes = field(repr=False)
+
+    @property
+    def number_text(self) -> str:
+        """The number as the document shows it: `CVG-2025-000123`."""
+        return f"{self.series}-{self.year}-{self.number:06d}"
+
+    @property
+    def due(self) -> Money:
+        """What is still to be paid."""
+        return Money(self.total - self.paid, self.currency)
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """What an invoice comes to and what is paid of it, in minor units."""
+
+    customer_id: UUID
+    invoice_id: UUID
+    currency: str
+    total: int
+    paid: int
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceLine:
+    """A stored line; `detail` holds the steps of the arithmetic."""
+
+    line_number: int
+    subscription_id: UUID
+    item_id: UUID
+    period_start: datetime
+    kind: str
+    dimensions: str
+    period_end: datetime
+    price_id: UUID
+    reason: str
+    description: str
+    quantity: Decimal
+    amount: int
+    currency: str
+    detail: Mapping[str, Any]
+
+
+class Buyer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who bought, as known when the invoice was issued. Sealed under the retention key."""
+
+    key: str
+    locale: str = "en"
+    country: str | None = None
+    name: str | None = None
+    email: str | None = None
+    address: str | None = None
+    tax_id: str | None = None
+
+    def __repr__(self) -> str:
+        """Show nothing of it."""
+        return "Buyer(***)"
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceView:
+    """An invoice as it reads: its lines, who bought, and the zone in which its days are shown."""
+
+    invoice: Invoice
+    lines: tuple[InvoiceLine, ...]
+    buyer: Buyer
+    time_zone: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run; `closed` is the last boundary that it could bill, None while it is not finished."""
+
+    as_of: datetime
+    started_at: datetime
+    closed: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class UnequalRow:
+    """An invoice that differs from its lines."""
+
+    customer_id: UUID
+    series: str
+    year: int
+    number: int
+    total: int
+    lines: int
+
+
+@dataclass(frozen=True, slots=True)
+class NumberingRow:
+    """What a series and year says, and what it holds."""
+
+    series: str
+    year: int
+    last_number: int
+    lowest: int
+    highest: int
+    invoices: int
+    numbers: int
+
+
+@dataclass(frozen=True, slots=True)
+class RevenueRow:
+    """What an invoice's lines of one kind add up to."""
+
+    customer_id: UUID
+    invoice_id: UUID
+    kind: Kind
+    currency: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """A run of consecutive numbers of a series and year, and the day they are issued on."""
+
+    series: str
+    year: int
+    first: int
+    issued_on: date
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run did; totals in minor units by currency."""
+
+    invoices: int = 0
+    totals: dict[str, int] = field(default_factory=dict)
+    customers: int = 0
+    lines: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+    def add(self, drafts: Sequence[Draft], problems: Sequence[Problem], *, customers: int) -> None:
+        """Count a batch that was committed."""
+        self.invoices += len(drafts)
+        self.customers += customers
+        self.problems += problems
+        for draft in drafts:
+            self.lines += len(draft.lines)
+            currency = draft.total.currency
+            self.totals[currency] = self.totals.get(currency, 0) + draft.total.minor
+
+    def value(self, name: Callable[[UUID], str] = str) -> dict[str, object]:
+        """Return the report as JSON takes it; `name` gives a customer's public id."""
+        return {
+            "invoices": self.invoices,
+            "total": {
+                currency: Money(minor, currency).text()
+                for currency, minor in sorted(self.totals.items())
+            },
+            "customers": self.customers,
+            "lines": self.lines,
+            "problems": [
+                {"customer": name(one.customer_id), "code": one.code, "reason": one.reason}
+                for one in self.problems
+            ],
+        }

@@ -1,0 +1,206 @@
+"""The queries of billing: one function each."""
+
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from convergio.billing.model import (
+    Amounts,
+    Billed,
+    ChargeKey,
+    Draft,
+    Invoice,
+    InvoiceLine,
+    Kind,
+    NumberingRow,
+    Numbers,
+    RevenueRow,
+    RunRow,
+    Status,
+    UnequalRow,
+)
+from convergio.infra import sql
+from convergio.infra.db import Tx
+
+QUERIES: Final = sql.load(Path(__file__).with_name("queries.sql"))
+_KINDS: Final = {kind.value: kind for kind in Kind}
+
+
+def sum_billed(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, dict[ChargeKey, Billed]]:
+    """Return by customer what the lines of each charge key add up to."""
+    billed: dict[UUID, dict[ChargeKey, Billed]] = {}
+    rows = tx.tuples(QUERIES["sum_billed"], customer_ids=list(customer_ids))
+    for customer_id, item_id, start, kind, dimensions, end, amount, quantity in rows:
+        key = ChargeKey(item_id, start, _KINDS[kind], dimensions)
+        billed.setdefault(customer_id, {})[key] = Billed(amount, quantity, end)
+    return billed
+
+
+def list_last_boundaries(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, datetime]:
+    """Return the last invoiced boundary of each customer who has one."""
+    return dict(tx.tuples(QUERIES["list_last_boundaries"], customer_ids=list(customer_ids)))
+
+
+def copy_lines(tx: Tx, drafts: Sequence[Draft], ids: Sequence[UUID]) -> None:
+    """Load the lines of drafts under the ids that their invoices will have."""
+    tx.copy(
+        QUERIES["copy_lines"],
+        (
+            (draft.customer_id, invoice_id, number, line.subscription_id, line.key.item_id,
+             line.key.period_start, line.key.kind, line.key.dimensions, line.period_end,
+             line.price_id, line.reason, line.description, line.quantity, line.amount.minor,
+             line.amount.currency, line.detail)
+            for draft, invoice_id in zip(drafts, ids, strict=True)
+            for number, line in enumerate(draft.lines, 1)
+        ),
+    )  # fmt: skip
+
+
+def copy_invoices(tx: Tx, invoices: Iterable[Invoice]) -> None:
+    """Load numbered invoices."""
+    tx.copy(
+        QUERIES["copy_invoices"],
+        (
+            (i.customer_id, i.invoice_id, i.boundary_at, i.series, i.year, i.number, i.status,
+             i.currency, i.total, i.paid, i.issued_on, i.due_on, i.finalized_at, i.sealed_buyer)
+            for i in invoices
+        ),
+    )  # fmt: skip
+
+
+def lock_series(tx: Tx, series: str) -> None:
+    """Make everyone who numbers this series take turns."""
+    tx.run(QUERIES["lock_series"], series=series)
+
+
+def find_last_issue(tx: Tx, series: str) -> date | None:
+    """Return the day of the last issue in a series."""
+    found: date | None = tx.value(QUERIES["find_last_issue"], series=series)
+    return found
+
+
+def take_numbers(tx: Tx, series: str, *, count: int, issued_on: date) -> Numbers:
+    """Take the next `count` numbers of the series in the year of the issue."""
+    last = tx.value(
+        QUERIES["take_numbers"],
+        series=series,
+        year=issued_on.year,
+        count=count,
+        issued_on=issued_on,
+    )
+    return Numbers(series, issued_on.year, last - count + 1, issued_on)
+
+
+def insert_run(tx: Tx, run_id: UUID, *, as_of: datetime, started_at: datetime) -> None:
+    """Note that a run has begun."""
+    tx.run(QUERIES["insert_run"], run_id=run_id, as_of=as_of, started_at=started_at)
+
+
+def finish_run(tx: Tx, run_id: UUID, *, finished_at: datetime, report: object) -> None:
+    """Note how a run ended."""
+    text = msgspec.json.encode(report).decode()
+    tx.run(QUERIES["finish_run"], run_id=run_id, finished_at=finished_at, report=text)
+
+
+def find_last_run(tx: Tx) -> RunRow | None:
+    """Return the run that reached furthest, a finished one before others."""
+    return tx.one(QUERIES["find_last_run"], RunRow)
+
+
+def find_invoice(tx: Tx, customer_id: UUID, invoice_id: UUID) -> Invoice | None:
+    """Return one invoice."""
+    return _one(tx.tuples(QUERIES["find_invoice"], customer_id=customer_id, invoice_id=invoice_id))
+
+
+def find_numbered(tx: Tx, series: str, year: int, number: int) -> Invoice | None:
+    """Return the invoice with a number."""
+    return _one(tx.tuples(QUERIES["find_numbered"], series=series, year=year, number=number))
+
+
+def find_identified(tx: Tx, invoice_id: UUID) -> Invoice | None:
+    """Return the invoice with an id, whoever its customer is."""
+    return _one(tx.tuples(QUERIES["find_identified"], invoice_id=invoice_id))
+
+
+def lock_invoice(tx: Tx, customer_id: UUID, invoice_id: UUID) -> Invoice | None:
+    """Lock one invoice."""
+    return _one(tx.tuples(QUERIES["lock_invoice"], customer_id=customer_id, invoice_id=invoice_id))
+
+
+def page_open(tx: Tx, *, after: tuple[UUID, UUID], limit: int) -> list[Invoice]:
+    """Return the next open invoices in the order of customer and id."""
+    rows = tx.tuples(
+        QUERIES["page_open"], after_customer_id=after[0], after_invoice_id=after[1], limit=limit
+    )
+    return [_invoice(row) for row in rows]
+
+
+def page_invoices(
+    tx: Tx,
+    *,
+    after: tuple[UUID, UUID],
+    limit: int,
+    customer_id: UUID | None,
+    status: Status | None,
+) -> list[Invoice]:
+    """Return the next invoices in the order of customer and id."""
+    rows = tx.tuples(
+        QUERIES["page_invoices"],
+        after_customer_id=after[0],
+        after_invoice_id=after[1],
+        customer_id=customer_id,
+        status=status,
+        limit=limit,
+    )
+    return [_invoice(row) for row in rows]
+
+
+def save_payment(tx: Tx, invoice: Invoice) -> None:
+    """Store what is paid of an invoice."""
+    tx.run(
+        QUERIES["save_payment"],
+        customer_id=invoice.customer_id,
+        invoice_id=invoice.invoice_id,
+        paid=invoice.paid,
+        status=invoice.status,
+    )
+
+
+def list_lines(tx: Tx, customer_id: UUID, invoice_id: UUID) -> list[InvoiceLine]:
+    """Return the lines of one invoice."""
+    return tx.many(
+        QUERIES["list_lines"], InvoiceLine, customer_id=customer_id, invoice_id=invoice_id
+    )
+
+
+def find_unequal(tx: Tx) -> list[UnequalRow]:
+    """Return invoices whose lines do not add up to their total."""
+    return tx.many(QUERIES["find_unequal"], UnequalRow)
+
+
+def list_numbering(tx: Tx) -> list[NumberingRow]:
+    """Return each series and year with what it holds."""
+    return tx.many(QUERIES["list_numbering"], NumberingRow)
+
+
+def list_amounts(tx: Tx, customer_ids: Sequence[UUID]) -> list[Amounts]:
+    """Return the amounts of these customers' invoices."""
+    return tx.many(QUERIES["list_amounts"], Amounts, customer_ids=list(customer_ids))
+
+
+def list_revenue(tx: Tx, customer_ids: Sequence[UUID]) -> list[RevenueRow]:
+    """Return what the lines of each invoice add up to by kind."""
+    rows = tx.tuples(QUERIES["list_revenue"], customer_ids=list(customer_ids))
+    return [RevenueRow(row[0], row[1], _KINDS[row[2]], row[3], row[4]) for row in rows]
+
+
+def _one(rows: list[tuple[Any, ...]]) -> Invoice | None:
+    return _invoice(rows[0]) if rows else None
+
+
+def _invoice(row: tuple[Any, ...]) -> Invoice:
+    return Invoice(*(*row[:6], Status(row[6]), *row[7:]))

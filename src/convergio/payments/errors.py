@@ -1,0 +1,27 @@
+"""What the caller of payments can be told, each with the mend."""
+
+from convergio.kernel.errors import Conflict, Invalid
+
+
+def card_number(field: str) -> Invalid:
+    """Refuse a card number; it is neither stored nor repeated."""
+    detail = "this holds a card number; send the gateway's token and never the number itself"
+    return Invalid(detail, code="card_number", field=field)
+
+
+def bad_last_four() -> Invalid:
+    """Refuse anything but the four digits that people are shown."""
+    detail = "write the last four digits of the card, such as 4242"
+    return Invalid(detail, code="bad_last_four", field="last_four")
+
+
+def bad_key(field: str) -> Invalid:
+    """Refuse a name or a token of unexpected letters."""
+    detail = "write letters, digits, dots, dashes and underscores only"
+    return Invalid(detail, code="bad_key", field=field)
+
+
+def unknown_gateway(name: str) -> Conflict:
+    """Refuse to charge through a gateway that this deployment does not have."""
+    detail = f"no gateway '{name[:60]}' is configured; configure it or add another payment method"
+    return Conflict(detail, code="unknown_gateway", field="gateway")

@@ -1,0 +1,1 @@
+"""Gateways: whoever moves the money and holds the cards, behind one protocol."""

@@ -1,0 +1,131 @@
+-- name: find_subscribed
+-- Which of these customers have a live subscription.
+SELECT customer_id FROM subscription
+WHERE customer_id = ANY(:customer_ids::uuid[]) AND status <> 'canceled'
+ORDER BY customer_id;
+
+-- name: insert_subscriptions
+-- Insert one live subscription a customer; who has one already is left out of what returns.
+INSERT INTO subscription (customer_id, subscription_id, plan_key, status, currency, time_zone,
+    anchor_at, started_at, created_at)
+SELECT n.customer_id, n.subscription_id, :plan_key, :status, n.currency, :time_zone,
+    :started_at::timestamptz, :started_at::timestamptz, :created_at::timestamptz
+FROM unnest(:customer_ids::uuid[], :subscription_ids::uuid[], :currencies::text[])
+    AS n (customer_id, subscription_id, currency)
+ON CONFLICT (customer_id) WHERE status <> 'canceled' DO NOTHING
+RETURNING customer_id;
+
+-- name: copy_items
+-- Load items in bulk.
+COPY subscription_item (customer_id, subscription_id, item_id, price_id, quantity, active_from,
+    active_until) FROM STDIN;
+
+-- name: copy_periods
+-- Load periods in bulk; the table refuses a second one of a number and any overlap.
+COPY subscription_period (customer_id, subscription_id, interval, number, start_at, end_at)
+    FROM STDIN;
+
+-- name: list_live_status
+-- The status of each customer's live subscription.
+SELECT customer_id, status FROM subscription
+WHERE customer_id = ANY(:customer_ids::uuid[]) AND status <> 'canceled';
+
+-- name: list_subscriptions
+-- Every subscription of these customers, in the order of their ids.
+SELECT customer_id, subscription_id, plan_key, status, currency, time_zone, anchor_at, started_at,
+    cancel_at, canceled_at, created_at
+FROM subscription
+WHERE customer_id = ANY(:customer_ids::uuid[])
+ORDER BY customer_id, subscription_id;
+
+-- name: lock_live
+-- Lock one customer's live subscription.
+SELECT customer_id, subscription_id, plan_key, status, currency, time_zone, anchor_at, started_at,
+    cancel_at, canceled_at, created_at
+FROM subscription
+WHERE customer_id = :customer_id AND status <> 'canceled'
+FOR UPDATE;
+
+-- name: lock_subscriptions
+-- Lock every subscription of these customers in the order of their ids.
+SELECT customer_id, subscription_id, plan_key, status, currency, time_zone, anchor_at, started_at,
+    cancel_at, canceled_at, created_at
+FROM subscription
+WHERE customer_id = ANY(:customer_ids::uuid[])
+ORDER BY customer_id, subscription_id
+FOR UPDATE;
+
+-- name: page_customers
+-- The next customers, in order, that ever had a subscription.
+SELECT DISTINCT customer_id FROM subscription
+WHERE customer_id > :after
+ORDER BY customer_id
+LIMIT :limit;
+
+-- name: count_customers
+-- How many customers ever had a subscription.
+SELECT count(DISTINCT customer_id) FROM subscription;
+
+-- name: list_frontiers
+-- Where the stored periods of each live subscription and interval end, where that is not beyond.
+SELECT s.customer_id, s.subscription_id, s.anchor_at, s.time_zone, s.cancel_at, p.interval,
+    max(p.number) AS number, max(p.end_at) AS end_at
+FROM subscription AS s
+JOIN subscription_period AS p
+    ON p.customer_id = s.customer_id AND p.subscription_id = s.subscription_id
+WHERE s.customer_id = ANY(:customer_ids::uuid[]) AND s.status <> 'canceled'
+GROUP BY s.customer_id, s.subscription_id, p.interval
+HAVING max(p.end_at) <= :until
+ORDER BY s.customer_id, s.subscription_id, p.interval;
+
+-- name: find_current_end
+-- The latest end among the periods, one an interval, that hold an instant.
+SELECT max(end_at) FROM subscription_period
+WHERE customer_id = :customer_id AND subscription_id = :subscription_id
+    AND start_at <= :instant AND end_at > :instant;
+
+-- name: list_items
+-- Every item of these customers.
+SELECT customer_id, subscription_id, item_id, price_id, quantity, active_from, active_until
+FROM subscription_item
+WHERE customer_id = ANY(:customer_ids::uuid[])
+ORDER BY customer_id, subscription_id, item_id;
+
+-- name: list_periods
+-- Every stored period of these customers that has begun.
+SELECT customer_id, subscription_id, interval, number, start_at, end_at
+FROM subscription_period
+WHERE customer_id = ANY(:customer_ids::uuid[]) AND start_at <= :until
+ORDER BY customer_id, subscription_id, interval, number;
+
+-- name: save_state
+-- Store where a subscription stands.
+UPDATE subscription
+SET status = :status, cancel_at = :cancel_at, canceled_at = :canceled_at
+WHERE customer_id = :customer_id AND subscription_id = :subscription_id;
+
+-- name: end_items
+-- End every item that is still active at an instant, but never before it began.
+UPDATE subscription_item
+SET active_until = GREATEST(active_from, :ends_at)
+WHERE customer_id = :customer_id AND subscription_id = :subscription_id
+    AND (active_until IS NULL OR active_until > :ends_at);
+
+-- name: stream_periods
+-- Every stored period with what it must follow from.
+SELECT p.customer_id, p.subscription_id, p.interval, p.number, p.start_at, p.end_at, s.anchor_at,
+    s.time_zone
+FROM subscription_period AS p
+JOIN subscription AS s
+    ON s.customer_id = p.customer_id AND s.subscription_id = p.subscription_id
+ORDER BY p.customer_id, p.subscription_id, p.interval, p.number;
+
+-- name: find_unended
+-- Items that go on although their subscription is canceled.
+SELECT i.customer_id, i.subscription_id, i.item_id
+FROM subscription_item AS i
+JOIN subscription AS s
+    ON s.customer_id = i.customer_id AND s.subscription_id = i.subscription_id
+WHERE s.status = 'canceled' AND (i.active_until IS NULL OR i.active_until > s.canceled_at)
+ORDER BY i.customer_id, i.item_id
+LIMIT 100;
