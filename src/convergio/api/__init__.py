@@ -1,0 +1,1 @@
+"""The HTTP edge: parse, authorise, open one transaction, call one action, render."""

@@ -1,0 +1,60 @@
+"""Assemble the HTTP server of one process."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any, Final
+
+from litestar import Litestar
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+from litestar.openapi import OpenAPIConfig
+
+from convergio.api import problems
+from convergio.api.hot import HotPath
+from convergio.api.routes import ROUTES
+from convergio.api.security import guard
+from convergio.infra.settings import load_settings
+from convergio.wiring import App, opened
+
+BODY_SIZE_MAX: Final = 1_000_000
+
+
+def inside(product: App, **more: Any) -> Litestar:  # noqa: ANN401 - Litestar's own options
+    """Return the framework's part, without the hot path."""
+    return Litestar(
+        route_handlers=list(ROUTES),
+        guards=[guard],
+        exception_handlers={Exception: problems.answer, HTTPException: problems.answer},
+        request_max_body_size=BODY_SIZE_MAX,
+        state=State({"product": product}),
+        openapi_config=OpenAPIConfig(title="Convergio Billing", version="1", path="/schema"),
+        logging_config=None,
+        **more,
+    )
+
+
+def create(product: App) -> HotPath:
+    """Return the whole API around an open product; closing both is the caller's."""
+    return HotPath(product, inside(product))
+
+
+def factory() -> HotPath:
+    """Open the product from the environment, for a server process; it closes with the process."""
+    stack = ExitStack()
+    product = stack.enter_context(opened(load_settings(os.environ)))
+
+    @asynccontextmanager
+    async def closing(_: Litestar) -> AsyncIterator[None]:
+        threads = ThreadPoolExecutor(product.settings.pool_size, thread_name_prefix="route")
+        asyncio.get_running_loop().set_default_executor(threads)
+        try:
+            yield
+        finally:
+            served.close()
+            stack.close()
+
+    served = HotPath(product, inside(product, lifespan=[closing]))
+    return served

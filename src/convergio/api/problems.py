@@ -1,0 +1,120 @@
+"""Errors as RFC 9457 problem documents: one table from our error tree to HTTP.
+
+Nothing of the inside leaves: no stack, SQL, path or version, and never the value that was wrong.
+"""
+
+import re
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+
+from convergio.infra import log
+from convergio.kernel.errors import (
+    Conflict,
+    ConvergioError,
+    Fault,
+    Forbidden,
+    Invalid,
+    LimitExceeded,
+    NotFound,
+    OutcomeUnknown,
+    Unauthenticated,
+    Unavailable,
+)
+
+MEDIA_TYPE: Final = "application/problem+json"
+STATUS: Final[tuple[tuple[type[ConvergioError], int], ...]] = (
+    (Invalid, 422),
+    (Unauthenticated, 401),
+    (Forbidden, 403),
+    (NotFound, 404),
+    (Conflict, 409),
+    (LimitExceeded, 429),
+    (Unavailable, 503),
+    (OutcomeUnknown, 202),
+    (Fault, 500),
+)
+BY_CODE: Final = {
+    "malformed": 400,
+    "bad_encoding": 400,
+    "unsupported_media_type": 415,
+    "body_too_large": 413,
+    "batch_too_large": 413,
+}
+RETRY_SECONDS: Final = "1"
+_log = log.logger("api")
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A problem document with our `code` and, where one value is wrong, its `field`."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str | None = None
+    field: str | None = None
+
+
+def problem(status: int, code: str, detail: str | None = None, field: str | None = None) -> Problem:
+    """Return a problem whose title is the status's own phrase."""
+    title = HTTPStatus(status).phrase
+    return Problem(f"urn:convergio:{code}", title, status, code, detail, field)
+
+
+def of(error: Exception) -> Problem:
+    """Return the problem that an exception is to the outside."""
+    if isinstance(error, ConvergioError):
+        known = next((code for kind, code in STATUS if isinstance(error, kind)), 500)
+        status = BY_CODE.get(error.code, known)
+        detail = error.detail if status != HTTPStatus.INTERNAL_SERVER_ERROR else None
+        return problem(status, error.code, detail, error.field)
+    if isinstance(error, ValidationException):
+        return _invalid(error)
+    if isinstance(error, HTTPException):
+        return problem(error.status_code, "invalid", str(error.detail) or None)
+    if isinstance(error, UnicodeDecodeError | RecursionError | msgspec.DecodeError):
+        return problem(400, "malformed", "the body is not well-formed JSON; mend it")
+    return problem(500, "fault")
+
+
+def _invalid(error: ValidationException) -> Problem:
+    """Name the field that the framework found wrong, never its value."""
+    extra = error.extra if isinstance(error.extra, list) else []
+    first = extra[0] if extra and isinstance(extra[0], dict) else {}
+    message, field = str(first.get("message") or "a value is not valid"), first.get("key")
+    unknown = re.search(r"unknown field `([^`]{1,100})`", message)
+    if unknown is not None:
+        field, message = unknown[1], "there is no such field; leave it out"
+    return problem(422, "invalid", message, str(field) if field else None)
+
+
+def headers(found: Problem) -> dict[str, str]:
+    """Return the extra headers of a problem."""
+    if found.status in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}:
+        return {"retry-after": RETRY_SECONDS}
+    if found.status == HTTPStatus.UNAUTHORIZED:
+        return {"www-authenticate": 'Bearer realm="convergio"'}
+    return {}
+
+
+def body(found: Problem) -> bytes:
+    """Return the document."""
+    return _encode(found)
+
+
+def answer(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Answer an exception of a route."""
+    found = of(error)
+    if found.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log.error("fault", error=type(error).__name__, exc_info=error)
+    return Response(
+        body(found),
+        status_code=found.status,
+        media_type=MEDIA_TYPE,
+        headers=headers(found),
+    )

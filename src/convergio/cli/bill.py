@@ -1,0 +1,68 @@
+"""`convergio bill`: invoice what is owed and not billed yet. Safe to stop and to run again."""
+
+from typing import Annotated, Final
+
+import typer
+
+from convergio.billing import actions
+from convergio.billing.model import Report
+from convergio.cli import console
+from convergio.cli.opening import opened
+from convergio.infra.ids import typeid
+from convergio.kernel.money import Money
+from convergio.kernel.periods import parse_instant
+from convergio.subscriptions import actions as subscriptions
+
+EXAMPLE: Final = "convergio bill --as-of 2025-03-02T00:00:00Z --json"
+_SHOWN_MAX: Final = 20
+
+app = console.command_app("Invoice what is owed and not yet billed.", EXAMPLE)
+
+
+@app.command()
+def command(
+    *,
+    as_of: Annotated[
+        str | None,
+        typer.Option(help="RFC 3339: the instant that the run pretends to be; default now."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Say what would be done; keep nothing.")] = False,
+    as_json: console.Json = False,
+) -> None:
+    """Bill every boundary that has passed, once the grace is over.
+
+    Numbers and dates of issue follow --as-of.
+    """
+    moment = None if as_of is None else parse_instant(as_of, field="--as-of")
+    with opened() as product:
+        with product.database.transaction() as tx:
+            total = subscriptions.count_billable(tx)
+        now = product.clock.now()
+        with console.progress("Billing customers", total) as advance:
+            done = actions.run(
+                product.database,
+                as_of=moment or now,
+                now=now,
+                seller=product.settings.seller,
+                keyring=product.keyring,
+                grace=product.grace,
+                dry_run=dry_run,
+                progress=advance,
+            )
+    console.emit(actions.report_value(done), as_json=as_json, text=_text(done, dry_run=dry_run))
+
+
+def _text(done: Report, *, dry_run: bool) -> str:
+    """Return the report as a person reads it."""
+    sums = [Money(minor, currency) for currency, minor in sorted(done.totals.items())]
+    totals = ", ".join(f"{one.text()} {one.currency}" for one in sums) or "nothing"
+    verb = "would be issued" if dry_run else "issued"
+    what = f"{done.invoices} invoices {verb} with {done.lines} lines: {totals}"
+    rows = [f"{what} ({done.customers} customers looked at)"]
+    rows += [
+        f"problem: {typeid('cus', one.customer_id)}: {one.reason}"
+        for one in done.problems[:_SHOWN_MAX]
+    ]
+    if len(done.problems) > _SHOWN_MAX:
+        rows.append(f"... and {len(done.problems) - _SHOWN_MAX} problems more: see --json")
+    return "\n".join(rows)

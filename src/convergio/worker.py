@@ -1,0 +1,66 @@
+"""The scheduled work of a running product: billing, collection, expiry, renewal of the forgotten.
+
+Every chore is safe to run twice, at once in two workers, and to be killed at any point: each is a
+room's own verb that says so. The worker only decides when.
+"""
+
+import asyncio
+from typing import Final
+
+from convergio.billing import actions as billing
+from convergio.entitlements import actions as entitlements
+from convergio.infra import log
+from convergio.infra.jobs import Chore, application
+from convergio.payments import actions as payments
+from convergio.wiring import App
+
+_log = log.logger("worker")
+GRACEFUL_SECONDS: Final = 20
+
+
+def chores(product: App) -> dict[str, Chore]:
+    """Return what is done regularly, by the task's lasting name."""
+
+    def bill() -> None:
+        now = product.clock.now()
+        report = billing.run(
+            product.database,
+            as_of=now,
+            now=now,
+            seller=product.settings.seller,
+            keyring=product.keyring,
+            grace=product.grace,
+        )
+        _log.info("billed", **billing.report_value(report))
+
+    def collect() -> None:
+        now = product.clock.now()
+        payments.reconcile(product.database, product.gateways, now=now)
+        report = payments.collect_due(product.database, product.gateways, now=now)
+        _log.info("collected", succeeded=report.succeeded, declined=report.declined)
+
+    def expire() -> None:
+        expired = entitlements.sweep(product.database, now=product.clock.now())
+        if expired:
+            _log.info("expired", reservations=expired)
+
+    return {
+        "convergio.bill": Chore("7 * * * *", bill),
+        "convergio.collect": Chore("*/15 * * * *", collect),
+        "convergio.expire_reservations": Chore("* * * * *", expire),
+    }
+
+
+def run(product: App) -> None:
+    """Work until the process is told to stop."""
+    app = application(product.database.dsn, chores(product))
+
+    async def work() -> None:
+        async with app.open_async():
+            await app.run_worker_async(
+                concurrency=2,
+                delete_jobs="successful",
+                shutdown_graceful_timeout=GRACEFUL_SECONDS,
+            )
+
+    asyncio.run(work())
