@@ -1,0 +1,155 @@
+"""What STYLE asks of every file, so that no reviewer has to say it."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.arch import house
+
+FILE_LINES_MAX = 500
+TEST_FILE_LINES_MAX = 700
+FUNCTION_LINES_MAX = 70
+COLUMNS_MAX = 100
+
+BANNED_NAMES = re.compile(r"(utils?|helpers?|commons?|managers?|services?|bases?)$")
+# written so that this file does not find itself
+PROMISES = re.compile(r"\b(TO[D]O|FIX[M]E|XX[X]|HA[C]K)\b")
+OPT_OUT = re.compile(
+    r"#\s*(noqa|type:\s*ignore)(?P<codes>[:\[]\s*[\w-]+(?:,\s*[\w-]+)*\]?)?(?P<rest>.*)"
+)
+
+DOMAIN_FILES = frozenset(
+    "__init__.py model.py rules.py errors.py queries.sql store.py actions.py jobs.py"
+    " personal.py".split()
+)
+# What a domain holds beyond that: name it here with the reason.
+DOMAIN_EXTRAS = {
+    "billing": {
+        "documents.py",  # renders the invoice document, one compiler a thread
+        "invoice.typ",  # ... from this template
+    },
+    "catalog": {
+        "example.yaml",  # the catalog that an empty database starts with
+    },
+    "metering": {
+        "ingest.py",  # the hot path keeps caches between batches, which an action may not
+        "intake.py",  # the pure loop from events to rows, apart from windows and schedules
+        "reading.py",  # the wire format of events, decoded apart from what they mean
+    },
+}
+DOMAIN_FOLDERS = {
+    "payments": {"gateways"},  # one module a processor, behind one protocol
+    "billing": {"fonts"},  # packaged, so that an invoice looks the same on every machine
+}
+
+CODE = house.modules(house.SOURCE, house.TESTS)
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(house.tree(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def test_no_file_is_longer_than_a_reader_can_hold() -> None:
+    long = []
+    for path in CODE:
+        limit = TEST_FILE_LINES_MAX if path.is_relative_to(house.TESTS) else FILE_LINES_MAX
+        if (count := len(lines(path))) > limit:
+            long.append(f"{house.shown(path)}: {count} lines, at most {limit}")
+    assert not long, "\n".join(long)
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    long = [
+        f"{house.shown(path)}:{node.lineno} {node.name}: {size} lines"
+        for path in CODE
+        for node in functions(path)
+        if (size := (node.end_lineno or node.lineno) - node.lineno + 1) > FUNCTION_LINES_MAX
+    ]
+    assert not long, "\n".join(long)
+
+
+def test_no_line_is_wider_than_the_page() -> None:
+    files = [*CODE, *sorted(house.SERVER.rglob("*.sql"))]
+    wide = [
+        f"{house.shown(path)}:{number}: {len(line)} columns"
+        for path in files
+        for number, line in enumerate(lines(path), 1)
+        if len(line) > COLUMNS_MAX
+    ]
+    assert not wide, "\n".join(wide)
+
+
+def test_every_module_says_why_it_exists() -> None:
+    silent = [house.shown(p) for p in CODE if len(ast.get_docstring(house.tree(p)) or "") < 20]
+    assert not silent, "\n".join(silent)
+
+
+def test_no_module_has_a_name_that_says_nothing() -> None:
+    folders = {p.parent for p in CODE}
+    names = [*CODE, *(f for f in folders if f.is_relative_to(house.SOURCE))]
+    vague = [house.shown(path) for path in names if BANNED_NAMES.fullmatch(path.stem)]
+    assert not vague, "\n".join(vague)
+
+
+def test_nothing_is_promised_for_later() -> None:
+    files = [p for p in house.tracked() if p.suffix in {".py", ".sql", ".md", ".typ", ".toml", ""}]
+    found = [
+        f"{house.shown(path)}:{number}: {line.strip()}"
+        for path in files
+        for number, line in enumerate(lines(path), 1)
+        if PROMISES.search(line)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_no_import_hides_inside_a_function() -> None:
+    hidden = [
+        f"{house.shown(path)}:{node.lineno}"
+        for path in CODE
+        for function in functions(path)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    assert not hidden, "\n".join(hidden)
+
+
+def test_no_import_is_dodged_or_mocked() -> None:
+    banned = ("typing.TYPE_CHECKING", "unittest.mock", "mock")
+    found = [
+        f"{house.shown(path)}:{line}: {name}"
+        for path in CODE
+        for line, name in house.imports(path)
+        if any(name == ban or name.startswith(f"{ban}.") for ban in banned)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_every_opt_out_of_a_check_names_the_rule_and_the_reason() -> None:
+    bare = [
+        f"{house.shown(path)}:{number}: {line.strip()}"
+        for path in CODE
+        if path != Path(__file__)
+        for number, line in enumerate(lines(path), 1)
+        if (found := OPT_OUT.search(line))
+        and (not found["codes"] or not re.match(r"\s*(-|#)\s*\w", found["rest"]))
+    ]
+    assert not bare, "\n".join(bare)
+
+
+def test_a_domain_holds_only_the_files_that_every_domain_may_hold() -> None:
+    strangers = [
+        house.shown(path)
+        for domain in sorted(house.DOMAINS)
+        for path in sorted((house.SERVER / domain).glob("*"))
+        if path.name != "__pycache__"
+        and path.name not in (DOMAIN_FOLDERS if path.is_dir() else DOMAIN_EXTRAS).get(domain, set())
+        and (path.is_dir() or path.name not in DOMAIN_FILES)
+    ]
+    assert not strangers, "\n".join(strangers)
