@@ -83,13 +83,14 @@ def local(day: datetime, where: ZoneInfo) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Calendar:
-    """The boundaries that follow from one anchor, zone and interval."""
+    """The boundaries that follow from one anchor, zone and interval; each is worked out once."""
 
     anchor: datetime
     time_zone: str
     interval: Interval
     _zone: ZoneInfo = field(init=False, repr=False, compare=False)
     _local: datetime = field(init=False, repr=False, compare=False)
+    _edges: dict[int, datetime] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Read the zone once. Raises: Invalid for an unknown zone or an anchor out of range."""
@@ -103,6 +104,12 @@ class Calendar:
         """Return boundary `number`; 0 is the anchor. Raises: Invalid beyond the years 1970-9000."""
         if number == 0:
             return self.anchor
+        known = self._edges.get(number)
+        if known is None:
+            known = self._edges[number] = self._edge(number)
+        return known
+
+    def _edge(self, number: int) -> datetime:
         months = _MONTHS.get(self.interval)
         if months is None:
             days = self._local.toordinal() + _DAYS[self.interval] * number

@@ -14,6 +14,7 @@ SIZE_MAX: Final = 200
 _BIDIRECTIONAL: Final = "\u202a-\u202e\u2066-\u2069"
 _CONTROL: Final = "\x00-\x1f\x7f-\x9f\u2028\u2029"
 _SURROGATE: Final = "\ud800-\udfff"
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 _REFUSED: Final = re.compile(f"[{_CONTROL}{_SURROGATE}{_BIDIRECTIONAL}]")
 
 
@@ -36,3 +37,16 @@ def check_text(text: str, *, field: str, size_max: int = SIZE_MAX, lines: bool =
         )
         raise Invalid(detail, code="bad_text", field=field)
     return text
+
+
+def safe_cell(text: str) -> str:
+    """Return text that no spreadsheet takes for a formula: with an apostrophe in front if need be.
+
+    Text that begins with an apostrophe gets one too, so that `bare_cell` returns what it was.
+    """
+    return f"'{text}" if text.startswith((*_FORMULA, "'")) else text
+
+
+def bare_cell(cell: str) -> str:
+    """Return the text of a safe cell."""
+    return cell.removeprefix("'")
