@@ -9,6 +9,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from convergio.kernel.errors import Unavailable, require
@@ -129,6 +130,5 @@ class Batcher(Generic[Item, Answer]):
         for waiting in batch:
             groups.setdefault(id(waiting.loop), []).append(waiting)
         for group in groups.values():
-            loop = group[0].loop
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(settle_all, group)
+            with suppress(RuntimeError):  # its loop has closed: nobody waits there any more
+                group[0].loop.call_soon_threadsafe(settle_all, group)

@@ -7,6 +7,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, LiteralString, Self, TypeVar
+from uuid import UUID
 
 import psycopg
 from psycopg import errors as pg
@@ -24,6 +25,26 @@ SETTINGS = (
 )
 
 
+def _bound(values: dict[str, object]) -> dict[str, object]:
+    """Write lists of UUIDs as the array text that Postgres reads.
+
+    psycopg looks at every element of a list for characters to quote, which cost a billing run a
+    fifth of its time; a UUID has none.
+    """
+    for name, value in values.items():
+        if type(value) is list and value and type(value[0]) is UUID:
+            texts = ",".join([one.hex if one else "NULL" for one in value])
+            values[name] = "{" + texts + "}"
+    return values
+
+
+_HELD = "another change holds the same rows; try again"
+
+
+class Contended(Unavailable):
+    """Two transactions met (SQLSTATE 40P01, 40001) and this one was undone: do it again at once."""
+
+
 class Tx:
     """An open transaction."""
 
@@ -36,22 +57,22 @@ class Tx:
     def many(self, query: LiteralString, row: type[Row], **values: object) -> list[Row]:
         """Return every row, as `row(**columns)`."""
         with self.raw.cursor(row_factory=class_row(row)) as cursor:
-            return cursor.execute(query, values).fetchall()
+            return cursor.execute(query, _bound(values)).fetchall()
 
     def one(self, query: LiteralString, row: type[Row], **values: object) -> Row | None:
         """Return the first row, or None."""
         with self.raw.cursor(row_factory=class_row(row)) as cursor:
-            return cursor.execute(query, values).fetchone()
+            return cursor.execute(query, _bound(values)).fetchone()
 
     def value(self, query: LiteralString, **values: object) -> Any:  # noqa: ANN401 - any column
         """Return the first column of the first row, or None."""
         with self.raw.cursor(row_factory=scalar_row) as cursor:
-            return cursor.execute(query, values).fetchone()
+            return cursor.execute(query, _bound(values)).fetchone()
 
     def tuples(self, query: LiteralString, **values: object) -> list[tuple[Any, ...]]:
         """Return every row as a tuple: for bulk reads whose rows are unpacked at once."""
         with self.raw.cursor() as cursor:
-            return cursor.execute(query, values).fetchall()
+            return cursor.execute(query, _bound(values)).fetchall()
 
     def stream(
         self, name: str, query: LiteralString, *, size: int = 5000, **values: object
@@ -69,7 +90,7 @@ class Tx:
 
     def run(self, query: LiteralString, **values: object) -> int:
         """Run a statement; return how many rows it touched."""
-        return self.raw.execute(query, values).rowcount
+        return self.raw.execute(query, _bound(values)).rowcount
 
     def run_many(self, query: LiteralString, rows: Sequence[Mapping[str, object]]) -> int:
         """Run a statement once a row, pipelined; return how many rows were touched in all."""
@@ -165,9 +186,10 @@ class Database:
                 yield Tx(raw)
         except PoolTimeout:
             raise Unavailable("no database connection is free; try again", code="busy") from None
-        except (pg.DeadlockDetected, pg.SerializationFailure, pg.LockNotAvailable) as error:
-            detail = "another change holds the same rows; try again"
-            raise Unavailable(detail, code="contended") from error
+        except (pg.DeadlockDetected, pg.SerializationFailure) as error:
+            raise Contended(_HELD, code="contended") from error
+        except pg.LockNotAvailable as error:
+            raise Unavailable(_HELD, code="contended") from error
         except pg.DiskFull as error:
             detail = "the database has no disk space left; free some and try again"
             raise Unavailable(detail, code="no_disk") from error

@@ -5,7 +5,7 @@ specification 0.3: a prefix, an underscore, 26 characters of Crockford's base 32
 """
 
 import os
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -15,11 +15,13 @@ _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUES: Final = {letter: value for value, letter in enumerate(_ALPHABET)}
 _TEXT_SIZE: Final = 26
 _BITS: Final = 128
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 def new_id(now: datetime) -> UUID:
     """Return a UUIDv7 (RFC 9562) whose time is `now` and whose other 74 bits are random."""
-    milliseconds = int(now.timestamp() * 1000)
+    milliseconds = (now - _EPOCH) // _MILLISECOND
     random = int.from_bytes(os.urandom(10), "big")
     value = (milliseconds & ((1 << 48) - 1)) << 80 | 0x7 << 76 | (random >> 68 & 0xFFF) << 64
     return UUID(int=value | 0b10 << 62 | (random & ((1 << 62) - 1)))

@@ -21,6 +21,9 @@ Seconds = Annotated[int, msgspec.Meta(ge=0, le=31_536_000)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 
 
+KEEP_MONTHS_MIN = 18  # RULES 22: late events and disputes need that long
+
+
 class Secret:
     """A value that no log, error or `repr` shows."""
 
@@ -66,6 +69,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ingest_batch_max: Positive = 5_000
     ingest_queue_max: Positive = 50_000
     ingest_back_days: Positive = 35
+    usage_keep_months: Annotated[int, msgspec.Meta(ge=0, le=1_200)] = 0
     billing_grace_seconds: Seconds = 3_600
     reservation_seconds: Annotated[int, msgspec.Meta(ge=1, le=3_600)] = 300
     seller: Seller = Seller()
@@ -74,6 +78,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def home_path(self) -> Path:
         """The folder for the embedded database, the key file and documents."""
         return Path(self.home).expanduser().absolute()
+
+    @property
+    def archive_path(self) -> Path:
+        """The folder of the months of events that were let go."""
+        return self.home_path / "archive"
 
 
 _SCALARS = {
@@ -109,6 +118,9 @@ def load_settings(environ: Mapping[str, str], file: Path | None = None) -> Setti
             f"CONVERGIO_BILLING_GRACE_SECONDS ({settings.billing_grace_seconds})"
         )
         raise Invalid(detail, code="bad_settings", field="CONVERGIO_RESERVATION_SECONDS")
+    if 0 < settings.usage_keep_months < KEEP_MONTHS_MIN:
+        detail = f"write 0 to keep events for ever, or at least {KEEP_MONTHS_MIN} months"
+        raise Invalid(detail, code="bad_settings", field="CONVERGIO_USAGE_KEEP_MONTHS")
     _check("CONVERGIO_CURRENCY", exponent, settings.currency)
     _check("CONVERGIO_SELLER_TIME_ZONE", zone, settings.seller.time_zone)
     return settings

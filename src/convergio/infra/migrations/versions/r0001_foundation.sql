@@ -75,7 +75,8 @@ CREATE TABLE meter (
     meter_key   text COLLATE "C" NOT NULL UNIQUE,
     name        text NOT NULL,
     event_type  text COLLATE "C" NOT NULL REFERENCES event_type,
-    aggregation text COLLATE "C" NOT NULL CHECK (aggregation IN ('count', 'sum')),
+    aggregation text COLLATE "C" NOT NULL
+        CHECK (aggregation IN ('count', 'sum', 'max', 'unique_count', 'last')),
     value       text COLLATE "C",
     default_value numeric(38, 9) CHECK (default_value >= 0 AND default_value < 'NaN'),
     filters     jsonb NOT NULL DEFAULT '[]',
@@ -152,23 +153,6 @@ CREATE TABLE usage_total (
     CONSTRAINT usage_total_no_overlap EXCLUDE USING gist (
         customer_id WITH =, meter_id WITH =, dimensions WITH =, tstzrange(start_at, end_at) WITH &&)
 ) WITH (fillfactor = 70);
-
--- What each event adds to each meter that selects it: the slow, independent reading of the meter's
--- definition, for queries and for `verify`. The hot path has its own, and the two must agree.
-CREATE VIEW metered_usage AS
-SELECT e.customer_id, m.meter_id, e.event_key, e.occurred_at,
-    CASE WHEN m.value IS NULL THEN 1
-        ELSE coalesce((e.properties ->> m.value)::numeric, m.default_value) END AS quantity
-FROM usage_event e
-JOIN meter m ON m.event_type = e.type
-WHERE NOT EXISTS (
-    SELECT FROM jsonb_array_elements(m.filters) f
-    WHERE CASE f ->> 'op'
-        WHEN 'exists' THEN (e.properties ->> (f ->> 'property') IS NOT NULL)
-            <> (f -> 'values' @> '["true"]')
-        WHEN 'in' THEN (f -> 'values' ? (e.properties ->> (f ->> 'property'))) IS NOT TRUE
-        ELSE (f -> 'values' ? (e.properties ->> (f ->> 'property'))) IS TRUE
-    END);
 
 -- entitlements: what was promised and is not yet settled.
 CREATE TABLE reservation (
