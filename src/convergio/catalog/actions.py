@@ -26,7 +26,7 @@ from convergio.catalog.model import (
 from convergio.infra import outbox, strict_yaml
 from convergio.infra.db import Tx
 from convergio.infra.ids import new_id
-from convergio.kernel.errors import Conflict, Unavailable, require
+from convergio.kernel.errors import Conflict, require
 
 EXAMPLE: Final = Path(__file__).with_name("example.yaml")
 _READS_MAX: Final = 5
@@ -45,14 +45,15 @@ def version(tx: Tx) -> int:
 def current(tx: Tx) -> Catalog:
     """Return the stored catalog at one version.
 
-    Raises: Unavailable when applies follow each other faster than it can be read.
+    Locks: nothing, unless applies follow each other faster than it can be read: then the version,
+    shared, so that the next apply waits for this transaction.
     """
     for _ in range(_READS_MAX):
         before = store.read_version(tx)
         found = _read(tx, before)
         if store.read_version(tx) == before:
             return found
-    raise Unavailable("the catalog is being changed; try again", code="contended")
+    return _read(tx, store.share_state(tx))
 
 
 def prices(tx: Tx, price_ids: Collection[UUID]) -> Mapping[UUID, Price]:
@@ -156,7 +157,10 @@ def _save(tx: Tx, stored: Catalog, wanted: Definition, *, now: datetime) -> None
     for event_type, keep in wanted.events.items():
         store.save_event(tx, event_type, keep)
     for meter in wanted.meters.values():
-        store.save_meter(tx, meter, now=now)
+        starts_at, old = rules.starts_at(stored, meter, now=now), stored.meters.get(meter.key)
+        if old is not None and old.version != meter.version and old.starts_at < starts_at:
+            store.keep_definition(tx, old, ends_at=starts_at)
+        store.save_meter(tx, meter, starts_at=starts_at, now=now)
     for price in rules.unstored(stored, wanted):
         store.insert_price(tx, price, price_id=new_id(now), now=now)
     for position, plan in enumerate(wanted.plans.values()):

@@ -10,6 +10,7 @@ pins price ids, so a new version moves nobody who is already subscribed.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Final, Literal
 from uuid import UUID
@@ -19,7 +20,7 @@ import msgspec
 from convergio.kernel.periods import Interval
 from convergio.rating.model import Charge
 
-Aggregation = Literal["sum", "count"]
+Aggregation = Literal["sum", "count", "max", "unique_count", "last"]
 Operator = Literal["in", "not_in", "exists"]
 Kind = Literal["fixed", "usage"]
 State = Literal["added", "changed", "removed", "retired", "archived", "unchanged"]
@@ -30,6 +31,11 @@ Key = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}\Z")]
 Property = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,99}\Z")]
 EventType = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,200}\Z")]
 Value = Annotated[str, msgspec.Meta(max_length=200)]
+ALERTS: Final = (50, 80, 100)
+EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# Longer than an event may be ahead of its time, and than a process takes to see a new catalog.
+METER_LEAD: Final = timedelta(minutes=10)
+Percent = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 Version = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
 DESCRIPTION_SIZE_MAX: Final = 2000
@@ -43,7 +49,9 @@ MENDS: Final[Mapping[str, str]] = {
     "keep": "write property names: a letter first, then letters, digits and . _ -",
     "where": "write a property and its condition, such as status: {not_in: [failed]}",
     "value": "write the name of the property to add up",
-    "aggregation": "write sum or count",
+    "aggregation": "write sum, count, max, unique_count or last",
+    "group_by": "write at most 5 names of properties",
+    "alerts": "write percentages such as [50, 80, 100]",
     "default": "write a decimal number such as 1",
     "in": "write a list of 1 to 100 values",
     "not_in": "write a list of 1 to 100 values",
@@ -95,17 +103,20 @@ class MeterLine(_Line, frozen=True, kw_only=True):
     key: Key
     name: str
     event: EventType
+    version: Version = 1
     aggregation: Aggregation = "sum"
     value: Property | None = None
     default: str | None = None
+    group_by: Annotated[tuple[Property, ...], msgspec.Meta(max_length=5)] = ()
     where: Annotated[dict[Property, ConditionLine], msgspec.Meta(max_length=20)] = {}
 
 
 class QuotaLine(_Line, frozen=True, kw_only=True):
-    """How much a period may use, and whether more is refused or only noticed."""
+    """How much a period may use, whether more is refused, and at which percentages to tell."""
 
     limit: str
     hard: bool = False
+    alerts: Annotated[tuple[Percent, ...], msgspec.Meta(max_length=20)] = ALERTS
 
 
 class PriceLine(_Line, frozen=True, kw_only=True):
@@ -159,13 +170,29 @@ class MeterTerms:
     value: str | None
     default: Decimal | None
     filters: tuple[Filter, ...]
+    group_by: tuple[str, ...] = ()
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class OldDefinition:
+    """What a meter counted before: it reads the events that occurred in `[starts_at, ends_at)`."""
+
+    version: int
+    starts_at: datetime
+    ends_at: datetime
+    value: str | None
+    default: Decimal | None
+    filters: tuple[Filter, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meter(MeterTerms):
-    """A stored meter."""
+    """A stored meter: its newest definition, in force from `starts_at` on, and the older ones."""
 
     meter_id: int
+    starts_at: datetime = EVER
+    older: tuple[OldDefinition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +201,7 @@ class Quota:
 
     limit: Decimal
     hard: bool
+    alerts: tuple[int, ...] = ALERTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,10 @@ INSERT INTO catalog_state (version, applied_at) VALUES (0, :now) ON CONFLICT (on
 -- Let one apply run at a time.
 SELECT version FROM catalog_state FOR UPDATE;
 
+-- name: share_state
+-- Keep any apply waiting, and return the version.
+SELECT version FROM catalog_state FOR SHARE;
+
 -- name: save_state!
 -- Store the version that an apply ends with.
 UPDATE catalog_state SET version = :version, applied_at = :now;
@@ -25,8 +29,21 @@ SELECT event_type, keep FROM event_type ORDER BY event_type;
 
 -- name: read_meters
 -- Every meter.
-SELECT meter_id, meter_key, name, event_type, aggregation, value, default_value, filters
+SELECT meter_id, meter_key, name, event_type, aggregation, value, default_value, filters, group_by,
+    version, starts_at
 FROM meter ORDER BY meter_id;
+
+-- name: read_definitions
+-- What meters counted before, the oldest first.
+SELECT meter_id, version, starts_at, ends_at, value, default_value, filters
+FROM meter_version ORDER BY meter_id, version;
+
+-- name: keep_definition!
+-- Keep what a meter counts now as what it counted up to an instant.
+INSERT INTO meter_version
+    (meter_id, version, starts_at, ends_at, value, default_value, filters)
+SELECT meter_id, version, starts_at, :ends_at, value, default_value, filters
+FROM meter WHERE meter_id = :meter_id;
 
 -- name: read_plans
 -- Every plan, in the order of the file.
@@ -56,12 +73,16 @@ ON CONFLICT (event_type) DO UPDATE SET keep = excluded.keep;
 DELETE FROM event_type WHERE event_type = :event_type;
 
 -- name: save_meter!
--- Store a meter; of one that exists only the name changes.
+-- Store a meter; of one that exists the name changes, and with a version the definition.
 INSERT INTO meter
-    (meter_key, name, event_type, aggregation, value, default_value, filters, created_at)
+    (meter_key, name, event_type, aggregation, value, default_value, filters, group_by, version,
+     starts_at, created_at)
 VALUES
-    (:meter_key, :name, :event_type, :aggregation, :value, :default_value, :filters::jsonb, :now)
-ON CONFLICT (meter_key) DO UPDATE SET name = excluded.name;
+    (:meter_key, :name, :event_type, :aggregation, :value, :default_value, :filters::jsonb,
+     :group_by::text[], :version, :starts_at, :now)
+ON CONFLICT (meter_key) DO UPDATE
+SET name = excluded.name, value = excluded.value, default_value = excluded.default_value,
+    filters = excluded.filters, version = excluded.version, starts_at = excluded.starts_at;
 
 -- name: delete_meter!
 -- Forget a meter without usage and prices; the foreign keys refuse any other.

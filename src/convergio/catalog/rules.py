@@ -8,17 +8,18 @@ that is null counts as absent; a list or a mapping equals no text.
 The difference is text against text, field by field, so what `plan` prints is what was compared.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
-import msgspec
-
+from convergio.catalog.describing import Described, event_text, meter_text, plan_text, price_text
 from convergio.catalog.model import (
     DESCRIPTION_SIZE_MAX,
+    EVER,
+    METER_LEAD,
     Catalog,
     CatalogFile,
     Change,
@@ -27,6 +28,7 @@ from convergio.catalog.model import (
     Entry,
     FieldChange,
     Filter,
+    Meter,
     MeterLine,
     MeterTerms,
     Missing,
@@ -56,8 +58,6 @@ ONE: Final = Decimal(1)
 EVENT_QUANTITY_BOUND: Final = 10**18
 _DIGITS_MAX: Final = 60
 _BOUND: Final = 10**_DIGITS_MAX
-Described: TypeAlias = Mapping[str, str]
-_NUMBER: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?", re.ASCII)
 
 
 def property_text(value: object) -> str | None:
@@ -97,20 +97,26 @@ def quantity(meter: MeterTerms, properties: Mapping[str, object]) -> Decimal | M
     if meter.value is None:
         return ONE
     value = properties.get(meter.value)
+    if meter.aggregation == "unique_count" and property_text(value) is not None:
+        return ONE
     if value is None:
         return Missing(meter.value) if meter.default is None else meter.default
-    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
-        return Unusable(meter.value, 'send a decimal number, such as 2 or "2.5"')
-    text = property_text(value) or ""
-    if isinstance(value, Decimal) and text:
-        text = format(value, "f")  # all its decimals, as text has them
     try:
-        amount = parse_quantity(text)
+        amount = _amount(value)
     except Invalid as error:
         return Unusable(meter.value, error.detail)
     if amount >= EVENT_QUANTITY_BOUND:
         return Unusable(meter.value, "one event adds less than 10 to the power 18; split it")
     return amount
+
+
+def _amount(value: object) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
+        raise Invalid('send a decimal number, such as 2 or "2.5"')
+    text = property_text(value) or ""
+    if isinstance(value, Decimal) and text:
+        text = format(value, "f")  # all its decimals, as text has them
+    return parse_quantity(text)
 
 
 def _passes(condition: Filter, value: object) -> bool:
@@ -156,13 +162,19 @@ def _meter(line: MeterLine, path: str, events: Mapping[str, object]) -> MeterTer
     if line.event not in events:
         detail = f"there is no event type '{line.event}'; list it under events"
         raise Invalid(detail, code="unknown_event", field=f"{path}.event")
-    if line.aggregation == "sum" and line.value is None:
-        detail = "a sum needs the property that it adds up; name it, or write aggregation: count"
+    if line.aggregation != "count" and line.value is None:
+        detail = (
+            f"{line.aggregation} needs the property that it reads; name it, or write "
+            "aggregation: count"
+        )
         raise Invalid(detail, code="missing_value", field=f"{path}.value")
     if line.aggregation == "count" and not line.value is line.default is None:
         name = "default" if line.value is None else "value"
         detail = f"a count adds up no property; remove {name}, or write aggregation: sum"
         raise Invalid(detail, code="unexpected_value", field=f"{path}.{name}")
+    if line.default is not None and line.aggregation in {"unique_count", "last"}:
+        detail = f"{line.aggregation} has no default; remove it, or count only where it exists"
+        raise Invalid(detail, code="unexpected_value", field=f"{path}.default")
     filters = [
         found
         for name, condition in sorted(line.where.items())
@@ -177,6 +189,8 @@ def _meter(line: MeterLine, path: str, events: Mapping[str, object]) -> MeterTer
         value=line.value,
         default=None if default is None else _read(parse_quantity, default, f"{path}.default"),
         filters=tuple(filters),
+        group_by=line.group_by,
+        version=line.version,
     )
 
 
@@ -254,7 +268,8 @@ def _price(
 def _quota(line: QuotaLine | None, path: str) -> Quota | None:
     if line is None:
         return None
-    return Quota(_read(parse_quantity, line.limit, f"{path}.limit"), line.hard)
+    limit = _read(parse_quantity, line.limit, f"{path}.limit")
+    return Quota(limit, line.hard, tuple(sorted(set(line.alerts))))
 
 
 def _read(reader: Callable[[str], Read], text: str, path: str) -> Read:
@@ -273,10 +288,10 @@ def difference(stored: Catalog, wanted: Definition) -> Change:
     prices = _sold(wanted.plans)
     plans = {**stored.plans, **{k: v for k, v in stored.archived.items() if k in wanted.plans}}
     entries = (
-        *_entries("event", _each(_event_text, stored.declared), _each(_event_text, wanted.events)),
-        *_entries("meter", _each(_meter_text, stored.meters), _each(_meter_text, wanted.meters)),
-        *_entries("price", _each(_price_text, old_prices), _each(_price_text, prices)),
-        *_entries("plan", _each(_plan_text, plans), _each(_plan_text, wanted.plans)),
+        *_entries("event", _each(event_text, stored.declared), _each(event_text, wanted.events)),
+        *_entries("meter", _each(meter_text, stored.meters), _each(meter_text, wanted.meters)),
+        *_entries("price", _each(price_text, old_prices), _each(price_text, prices)),
+        *_entries("plan", _each(plan_text, plans), _each(plan_text, wanted.plans)),
         *_order(list(stored.plans), list(wanted.plans)),
     )
     _refuse_changed_meters(entries, list(wanted.meters))
@@ -291,14 +306,14 @@ def replaced(stored: Catalog, wanted: Definition) -> Mapping[str, Price]:
     return {
         path: by_label[price.label]
         for path, price in _placed_prices(wanted)
-        if price.label in by_label and _price_text(by_label[price.label]) != _price_text(price)
+        if price.label in by_label and price_text(by_label[price.label]) != price_text(price)
     }
 
 
 def in_use(path: str, price: Price, stored: Catalog, wanted: Definition) -> Conflict:
     """Return the refusal of a new definition for a price that someone pins."""
     asked = dict(_placed_prices(wanted))[path]
-    names = [field.field for field in _fields(_price_text(price), _price_text(asked))]
+    names = [field.field for field in _fields(price_text(price), price_text(asked))]
     detail = (
         f"price {price.label} is in use and its {', '.join(names)} would change; "
         f"give it version {_latest(stored)[price.key] + 1}"
@@ -308,9 +323,9 @@ def in_use(path: str, price: Price, stored: Catalog, wanted: Definition) -> Conf
 
 def unstored(stored: Catalog, wanted: Definition) -> list[PriceTerms]:
     """Return the prices of the file that need a row of their own."""
-    known = {price.label: _price_text(price) for price in stored.prices_by_id.values()}
+    known = {price.label: price_text(price) for price in stored.prices_by_id.values()}
     prices = _sold(wanted.plans).values()
-    return [price for price in prices if known.get(price.label) != _price_text(price)]
+    return [price for price in prices if known.get(price.label) != price_text(price)]
 
 
 def dropped(stored: Catalog, wanted: Definition) -> list[Price]:
@@ -342,18 +357,52 @@ def kept(
         names = found.setdefault(meter.event_type, set())
         names.update(condition.property for condition in meter.filters)
         names.update({meter.value} if meter.value is not None else ())
+        names.update(meter.group_by)
+        for old in meter.older if isinstance(meter, Meter) else ():
+            names.update(condition.property for condition in old.filters)
+            names.update({old.value} if old.value is not None else ())
     return {event_type: frozenset(names) for event_type, names in found.items()}
 
 
+def starts_at(stored: Catalog, meter: MeterTerms, *, now: datetime) -> datetime:
+    """Return when a meter's definition begins to read events.
+
+    From ever for a meter whose event type is new with it, because no such event was counted yet;
+    otherwise a while from now, when every process has the catalog and no event that is ahead of
+    its time was counted under the definition before. What is unchanged keeps its beginning.
+    """
+    old = stored.meters.get(meter.key)
+    if old is not None and old.version == meter.version:
+        return old.starts_at
+    return EVER if meter.event_type not in stored.event_types else now + METER_LEAD
+
+
+_METER_IDENTITY: Final = frozenset({"event", "aggregation", "group_by"})
+
+
 def _refuse_changed_meters(entries: Sequence[Entry], order: Sequence[str]) -> None:
-    """Refuse another meaning for what is already counted; only the name may change."""
+    """Refuse another meaning for what is already counted; a higher version may begin one.
+
+    The name is free. What is selected and added up may change with a higher version; the event
+    type, the aggregation and the groups never do.
+    """
     for entry in entries:
         fields = [field for field in entry.fields if field.field != "name"]
         if entry.what == "meter" and entry.state == "changed" and fields:
+            raised = any(
+                field.field == "version" and int(field.new or 1) > int(field.old or 1)
+                for field in fields
+            )
+            fields = [f for f in fields if not raised or f.field in _METER_IDENTITY]
+            if not fields:
+                continue
             first = fields[0]
+            mend = "add one with a new key"
+            if first.field not in _METER_IDENTITY:
+                mend = "give the meter its next version, or add one with a new key"
             detail = (
                 f"what meter '{entry.key}' counts cannot change "
-                f"({first.old or 'nothing'} -> {first.new or 'nothing'}); add one with a new key"
+                f"({first.old or 'nothing'} -> {first.new or 'nothing'}); {mend}"
             )
             path = f"meters[{order.index(entry.key)}].{first.field}"
             raise Conflict(detail, code="meter_changed", field=path)
@@ -420,54 +469,3 @@ def _order(old: Sequence[str], new: Sequence[str]) -> Iterator[Entry]:
     after = ", ".join(key for key in new if key in old)
     if before != after:
         yield Entry("order", "plans", "changed", (FieldChange("plans", before, after),))
-
-
-def _event_text(keep: frozenset[str]) -> Described:
-    return {"keep": ", ".join(sorted(keep))} if keep else {}
-
-
-def _meter_text(meter: MeterTerms) -> Described:
-    return {
-        "name": meter.name,
-        "event": meter.event_type,
-        "aggregation": meter.aggregation,
-        **({} if meter.value is None else {"value": meter.value}),
-        **({} if meter.default is None else {"default": quantity_text(meter.default)}),
-        **{f"where.{f.property}.{f.op}": ", ".join(map(repr, f.values)) for f in meter.filters},
-    }
-
-
-def _price_text(price: PriceTerms) -> Described:
-    quota = price.quota
-    return {
-        "version": str(price.version),
-        "name": price.name,
-        "interval": price.interval.value,
-        "currency": price.currency,
-        **({} if price.meter_key is None else {"meter": price.meter_key}),
-        **dict(_leaves("charge", msgspec.to_builtins(price.charge))),
-        **({} if quota is None else {"quota.limit": quantity_text(quota.limit)}),
-        **({} if quota is None else {"quota.hard": str(quota.hard).lower()}),
-    }
-
-
-def _plan_text(plan: Plan | PlanTerms) -> Described:
-    return {
-        "name": plan.name,
-        **({"description": plan.description} if plan.description else {}),
-        "prices": ", ".join(price.label for price in plan.prices),
-        **({"archived": "true"} if isinstance(plan, Plan) and plan.archived else {}),
-    }
-
-
-def _leaves(path: str, value: object) -> Iterator[tuple[str, str]]:
-    """Yield each text of a charge with its path; numbers without needless zeros."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _leaves(f"{path}.{name}", inner)
-    elif isinstance(value, list | tuple):
-        for place, inner in enumerate(value):
-            yield from _leaves(f"{path}[{place}]", inner)
-    elif value is not None:
-        text = str(value)
-        yield path, quantity_text(Decimal(text)) if _NUMBER.fullmatch(text) else text

@@ -16,7 +16,16 @@ from uuid import UUID
 import msgspec
 from psycopg import errors as pg
 
-from convergio.catalog.model import Aggregation, Filter, Meter, MeterTerms, Price, PriceTerms, Quota
+from convergio.catalog.model import (
+    Aggregation,
+    Filter,
+    Meter,
+    MeterTerms,
+    OldDefinition,
+    Price,
+    PriceTerms,
+    Quota,
+)
 from convergio.infra import sql
 from convergio.infra.db import Tx
 from convergio.kernel.periods import Interval
@@ -42,6 +51,22 @@ class MeterRow:
     name: str
     event_type: str
     aggregation: Aggregation
+    value: str | None
+    default_value: Decimal | None
+    filters: list[dict[str, Any]]
+    group_by: list[str]
+    version: int
+    starts_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionRow:
+    """One older definition of a meter."""
+
+    meter_id: int
+    version: int
+    starts_at: datetime
+    ends_at: datetime
     value: str | None
     default_value: Decimal | None
     filters: list[dict[str, Any]]
@@ -95,6 +120,11 @@ def lock_state(tx: Tx) -> int:
     return int(tx.value(_QUERIES["lock_state"]))
 
 
+def share_state(tx: Tx) -> int:
+    """Keep any apply waiting until the transaction ends, and return the version."""
+    return tx.value(_QUERIES["share_state"]) or 0
+
+
 def save_state(tx: Tx, version: int, *, now: datetime) -> None:
     """Store the version that an apply ends with."""
     tx.run(_QUERIES["save_state"], version=version, now=now)
@@ -111,9 +141,26 @@ def read_events(tx: Tx) -> dict[str, frozenset[str]]:
     return {row.event_type: frozenset(row.keep) for row in rows}
 
 
+def read_definitions(tx: Tx) -> dict[int, list[OldDefinition]]:
+    """Return what each meter counted before, the oldest first."""
+    older: dict[int, list[OldDefinition]] = {}
+    for row in tx.many(_QUERIES["read_definitions"], DefinitionRow):
+        filters = msgspec.convert(row.filters, tuple[Filter, ...])
+        older.setdefault(row.meter_id, []).append(
+            OldDefinition(
+                row.version, row.starts_at, row.ends_at, row.value, row.default_value, filters
+            )
+        )
+    return older
+
+
 def read_meters(tx: Tx) -> dict[str, Meter]:
     """Return every meter by its key."""
-    return {row.meter_key: _meter(row) for row in tx.many(_QUERIES["read_meters"], MeterRow)}
+    older = read_definitions(tx)
+    return {
+        row.meter_key: _meter(row, tuple(older.get(row.meter_id, ())))
+        for row in tx.many(_QUERIES["read_meters"], MeterRow)
+    }
 
 
 def read_plans(tx: Tx) -> list[PlanRow]:
@@ -148,8 +195,13 @@ def delete_event(tx: Tx, event_type: str) -> bool:
     return _deleted(tx, _QUERIES["delete_event"], event_type=event_type)
 
 
-def save_meter(tx: Tx, meter: MeterTerms, *, now: datetime) -> None:
-    """Store a meter; of one that exists only the name changes."""
+def keep_definition(tx: Tx, meter: Meter, *, ends_at: datetime) -> None:
+    """Keep what a meter counted up to an instant, before its next version is stored."""
+    tx.run(_QUERIES["keep_definition"], meter_id=meter.meter_id, ends_at=ends_at)
+
+
+def save_meter(tx: Tx, meter: MeterTerms, *, starts_at: datetime, now: datetime) -> None:
+    """Store a meter; of one that exists the name changes, and with a version the definition."""
     tx.run(
         _QUERIES["save_meter"],
         meter_key=meter.key,
@@ -159,6 +211,9 @@ def save_meter(tx: Tx, meter: MeterTerms, *, now: datetime) -> None:
         value=meter.value,
         default_value=meter.default,
         filters=_json([asdict(condition) for condition in meter.filters]),
+        group_by=list(meter.group_by),
+        version=meter.version,
+        starts_at=starts_at,
         now=now,
     )
 
@@ -234,7 +289,7 @@ def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _meter(row: MeterRow) -> Meter:
+def _meter(row: MeterRow, older: tuple[OldDefinition, ...]) -> Meter:
     return Meter(
         meter_id=row.meter_id,
         key=row.meter_key,
@@ -244,6 +299,10 @@ def _meter(row: MeterRow) -> Meter:
         value=row.value,
         default=row.default_value,
         filters=msgspec.convert(row.filters, tuple[Filter, ...]),
+        group_by=tuple(row.group_by),
+        version=row.version,
+        starts_at=row.starts_at,
+        older=older,
     )
 
 

@@ -12,6 +12,7 @@ class Scope(StrEnum):
     USAGE_WRITE = "usage:write"
     USAGE_READ = "usage:read"
     USAGE_IMPORT = "usage:import"
+    USAGE_CORRECT = "usage:correct"
     QUOTA_WRITE = "quota:write"
     QUOTA_READ = "quota:read"
     CATALOG_WRITE = "catalog:write"
