@@ -1,12 +1,12 @@
-"""Lay out windows, hold parts of them, and answer what was used.
+"""Change windows, hold parts of them, and answer what was used.
 
-Counting events itself is `ingest.py`. Windows open at first use under a share lock of the
-customer's schedule; a change of the schedule takes the lock alone, cuts and recounts.
+Counting events is `ingest.py`, opening windows `windows.py`. A change of a customer's schedule
+takes its lock alone, cuts the windows and counts again.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
@@ -16,70 +16,14 @@ from convergio.catalog.model import Catalog
 from convergio.infra.db import Tx
 from convergio.kernel.errors import Conflict, Difference, Invalid, NotFound, require
 from convergio.kernel.periods import Period, instant_text, zone
-from convergio.kernel.quantity import add_up, subtract
+from convergio.kernel.quantity import add_up
 from convergio.metering import intake, rules, store
 from convergio.metering.errors import WindowsChanged
-from convergio.metering.model import Schedule, Segment, Usage, WindowRow
+from convergio.metering.model import MeteredEvent, Schedule, Segment, Usage, WindowRow
+from convergio.metering.windows import FOR_EVER, FROM_EVER, new_window, recount
 
 _UNITS: Final = frozenset({"minute", "hour", "day", "week", "month", "quarter", "year"})
-FROM_EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def ensure_windows(tx: Tx, wanted: Sequence[tuple[UUID, int, str, datetime]]) -> list[WindowRow]:
-    """Return windows that hold these moments, opening those that do not exist.
-
-    Locks: the customers' schedules, shared, so that a plan change waits or is seen.
-    """
-    if not wanted:
-        return []
-    ids = sorted({customer_id for customer_id, *_ in wanted})
-    since, until = min(moment for *_, moment in wanted), max(moment for *_, moment in wanted)
-    stored = store.find_windows(tx, ids, since=since, until=until)
-    lacking = _not_in(wanted, stored)
-    if lacking:
-        ids = sorted({customer_id for customer_id, *_ in lacking})
-        store.add_default_schedules(tx, ids)
-        schedules = store.share_schedules(tx, ids)
-        opened: dict[tuple[UUID, int, datetime], WindowRow] = {}
-        for customer_id, meter_id, meter_key, moment in lacking:
-            row = _new_window(customer_id, meter_id, meter_key, schedules[customer_id], moment)
-            opened[customer_id, meter_id, row.start_at] = row
-        store.open_windows(tx, [opened[key] for key in sorted(opened)])
-        stored = store.find_windows(tx, ids, since=since, until=until) + [
-            row for row in stored if row.customer_id not in set(ids)
-        ]
-    return stored
-
-
-def _not_in(
-    wanted: Sequence[tuple[UUID, int, str, datetime]], stored: Sequence[WindowRow]
-) -> list[tuple[UUID, int, str, datetime]]:
-    by_meter: dict[tuple[UUID, int], list[WindowRow]] = {}
-    for row in stored:
-        by_meter.setdefault((row.customer_id, row.meter_id), []).append(row)
-    return [
-        one
-        for one in wanted
-        if not any(w.start_at <= one[3] < w.end_at for w in by_meter.get((one[0], one[1]), ()))
-    ]
-
-
-def _new_window(
-    customer_id: UUID, meter_id: int, meter_key: str, schedule: Schedule, moment: datetime
-) -> WindowRow:
-    period = rules.window_at(schedule, meter_key, moment)
-    limit = rules.segment_at(schedule, moment)[0].limits.get(meter_key)
-    return WindowRow(
-        customer_id=customer_id,
-        meter_id=meter_id,
-        start_at=period.start,
-        end_at=period.end,
-        version=schedule.version,
-        used=Decimal(0),
-        reserved=Decimal(0),
-        quota_limit=limit.limit if limit else None,
-        included=limit.included if limit else None,
-    )
+PAGE_SIZE_MAX: Final = 10_000
 
 
 def set_schedules(tx: Tx, segments: Mapping[UUID, Segment], *, now: datetime) -> None:
@@ -119,40 +63,43 @@ def _lay_again(
     start: datetime,
     now: datetime,
 ) -> None:
-    """Cut and recount the windows of one customer from `start` on."""
+    """Cut the windows of one customer at `start`, lay out those that follow, and count again."""
     rows = store.find_all_windows(tx, customer_id)
     touched = [row for row in rows if row.end_at > start and row.start_at < row.end_at]
-    if any(row.reserved and start < now for row in touched):
+    # a window that is emptied cannot keep them either: made by a clock ahead of this one
+    if any(row.reserved and (start < now or start <= row.start_at) for row in touched):
         detail = "reservations are open in the time that the change moves; settle them, try again"
         raise Conflict(detail, code="open_reservations")
-    empty = {(row.meter_id, row.start_at): row for row in rows}
-    moved: dict[tuple[int, datetime], int] = {}
-    counts: dict[tuple[int, datetime], tuple[WindowRow, int]] = {}
+    gone = store.find_retention(tx).accepts_from
+    if any(row.start_at < gone for row in touched):
+        detail = (
+            f"usage before {instant_text(gone)} is archived and cannot be counted again; "
+            "start later"
+        )
+        raise Conflict(detail, code="archived", field="start")
     plans = {kind.name: kind.meters for kind in intake.event_types(catalog).values()}
+    needed: dict[tuple[int, datetime], WindowRow] = {}
     for event in store.events_since(tx, customer_id, start):
-        for meter in plans.get(event.type, ()):
-            quantity = meter.measure(event.properties)
-            if quantity is None:
-                continue
-            window = _new_window(
-                customer_id, meter.meter_id, meter.key, schedule, event.occurred_at
-            )
-            known = counts.get((meter.meter_id, window.start_at), (window, 0))[1]
-            counts[meter.meter_id, window.start_at] = (window, known + quantity)
-            for row in touched:
-                if row.meter_id == meter.meter_id and row.period.contains(event.occurred_at):
-                    place = (row.meter_id, row.start_at)
-                    moved[place] = moved.get(place, 0) + quantity
+        moment = rules.microseconds(event.occurred_at)
+        for newest in plans.get(event.type, ()):
+            meter = newest.at(moment)
+            if meter is not None and meter.measure(event.properties) is not None:
+                row = new_window(
+                    customer_id, meter.meter_id, meter.key, schedule, event.occurred_at
+                )
+                needed[meter.meter_id, row.start_at] = row
     for row in touched:
-        left = subtract(row.used, rules.nanos_decimal(moved.get((row.meter_id, row.start_at), 0)))
         end = max(start, row.start_at)
-        store.reshape_window(tx, replace(row, end_at=end, used=left, version=schedule.version))
-    for (meter_id, window_start), (window, quantity) in sorted(counts.items()):
-        row = replace(window, used=rules.nanos_decimal(quantity))
-        if (meter_id, window_start) in empty:
-            store.reshape_window(tx, row)
+        cut = replace(row, end_at=end, version=schedule.version)
+        store.reshape_window(tx, cut if end > row.start_at else replace(cut, used=Decimal(0)))
+    stored = {(row.meter_id, row.start_at) for row in rows}
+    for key in sorted(needed):
+        if key in stored:
+            store.reshape_window(tx, needed[key])
         else:
-            store.open_windows(tx, [row])
+            store.open_windows(tx, [needed[key]])
+    since = min([start, *(row.start_at for row in touched)])
+    recount(tx, store.Span(customer_id, since, FOR_EVER))
 
 
 def hold(tx: Tx, asks: Sequence[tuple[intake.Window, Sequence[Decimal]]]) -> list[list[bool]]:
@@ -162,6 +109,8 @@ def hold(tx: Tx, asks: Sequence[tuple[intake.Window, Sequence[Decimal]]]) -> lis
     is locked and they are taken one by one. Locks: the windows, in the order of their key.
     Raises: WindowsChanged.
     """
+    if len({_window_key(window) for window, _ in asks}) < len(asks):
+        raise WindowsChanged(window.customer for window, _ in asks)  # two copies of one window
     order = sorted(range(len(asks)), key=lambda at: _window_key(asks[at][0]))
     rows = [_held(asks[at][0], add_up(asks[at][1])) for at in order]
     whole = store.reserve(tx, rows)
@@ -208,15 +157,26 @@ def _held(window: intake.Window, quantity: Decimal) -> tuple[Any, ...]:
 
 
 def give_back(tx: Tx, held: Sequence[tuple[UUID, int, datetime, Decimal]]) -> None:
-    """Return reserved quantities: (customer, meter id, the instant it was made, quantity).
+    """Return reserved quantities: (customer, meter id, start of the window, quantity).
 
     Locks: the windows, in the order of their key.
     """
     rows = [
-        {"customer_id": customer, "meter_id": meter, "made_at": made_at, "quantity": quantity}
-        for customer, meter, made_at, quantity in sorted(held)
+        {"customer_id": customer, "meter_id": meter, "start_at": start_at, "quantity": quantity}
+        for customer, meter, start_at, quantity in sorted(held)
     ]
     require(store.unreserve(tx, rows) == len(rows), "a reservation's window exists")
+
+
+def lock_window(tx: Tx, customer_id: UUID, meter_id: int, moment: datetime) -> WindowRow | None:
+    """Return the window that holds an instant, None where none is open. Locks: it."""
+    return store.lock_window_at(tx, customer_id, meter_id, moment)
+
+
+def windows_at(tx: Tx, customer_ids: Sequence[UUID], moment: datetime) -> list[WindowRow]:
+    """Return every open window of these customers that holds an instant, as stored now."""
+    rows = store.find_windows(tx, customer_ids, since=moment, until=moment)
+    return [row for row in rows if row.period.contains(moment)]
 
 
 def window_now(tx: Tx, window: intake.Window) -> WindowRow | None:
@@ -259,6 +219,32 @@ def usage_in(
     return found
 
 
+def usage_marks(tx: Tx, asked: Sequence[tuple[UUID, datetime]]) -> list[Decimal]:
+    """Return for each (customer, instant) a number that changes with any usage before it.
+
+    Equal marks mean equal totals in every window that begins before the instant.
+    """
+    return store.usage_marks(tx, asked) if asked else []
+
+
+def events_in(
+    tx: Tx,
+    *,
+    customer_id: UUID,
+    meter_key: str,
+    period: Period,
+    after: UUID | None = None,
+    limit: int = 100,
+) -> list[MeteredEvent]:
+    """Return a page of the very events that a meter counted for a customer in a period.
+
+    They come in the order of their keys; `after` is the last key of the page before.
+    """
+    meter = catalog_actions.current(tx).meters[meter_key]
+    start = after or UUID(int=0)
+    return store.page_metered(tx, customer_id, meter.meter_id, period, after=start, size=limit)
+
+
 def usage(
     tx: Tx,
     *,
@@ -268,10 +254,15 @@ def usage(
     customer_id: UUID | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
+    by_group: bool = False,
+    after: tuple[datetime, str] | None = None,
+    size: int = PAGE_SIZE_MAX,
 ) -> list[Usage]:
-    """Return usage in buckets of local time, from the events, right to the last commit.
+    """Return a page of usage in buckets of local time, from the events, right to the last commit.
 
-    Raises: NotFound for a meter, Invalid for a unit of time or a zone.
+    `by_group` splits each bucket by the meter's dimensions; `after` is the start and dimensions of
+    the last bucket of the page before. Raises: NotFound for a meter, Invalid for a unit of time
+    or a zone.
     """
     meter = catalog_actions.current(tx).meters.get(meter_key)
     if meter is None:
@@ -284,16 +275,21 @@ def usage(
     return store.usage_by_bucket(
         tx,
         meter_id=meter.meter_id,
+        aggregation=meter.aggregation,
         unit=by,
         time_zone=time_zone,
         customer_id=customer_id,
         since=since,
         until=until,
+        by_group=by_group,
+        after=after,
+        size=size,
     )
 
 
 def verify(tx: Tx) -> list[Difference]:
-    """Recompute totals from events; return where they differ."""
+    """Recompute totals from events, as far as these are kept; return where they differ."""
+    gone_before = store.find_retention(tx).gone_before
     keys = {meter.meter_id: meter.key for meter in catalog_actions.current(tx).meters.values()}
     return [
         Difference(
@@ -304,5 +300,5 @@ def verify(tx: Tx) -> list[Difference]:
             expected=rules.plain(row.expected),
             found=rules.plain(row.used),
         )
-        for row in store.differing_windows(tx)
+        for row in store.differing_windows(tx, gone_before=gone_before)
     ]

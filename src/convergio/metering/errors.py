@@ -12,3 +12,7 @@ class WindowsChanged(Exception):
         """Keep whose caches to drop."""
         super().__init__()
         self.customers = list(customers)
+
+
+class BoundaryMoved(Exception):
+    """The retention boundary that the batch was prepared for has moved; give the transaction up."""

@@ -4,23 +4,28 @@ A stale cache can only cost a second try, never a wrong count, because every wri
 version of the window that it was prepared for.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, cast
 from uuid import UUID
 
 from convergio.catalog import actions as catalog_actions
 from convergio.customers import actions as customer_actions
-from convergio.infra.db import Database, Tx
-from convergio.kernel.errors import Unavailable, require
-from convergio.metering import intake, rules, store
-from convergio.metering.actions import FROM_EVER, ensure_windows
-from convergio.metering.errors import WindowsChanged
-from convergio.metering.model import ACCEPTED, CONFLICT, DUPLICATE, Event, Verdict
+from convergio.infra.db import Contended, Database, Tx
+from convergio.kernel.errors import Conflict, Unavailable, require
+from convergio.metering import intake, rules, store, totals
+from convergio.metering.corrections import correct, counted_late
+from convergio.metering.errors import BoundaryMoved, WindowsChanged
+from convergio.metering.model import ACCEPTED, CONFLICT, DUPLICATE, OLDEST, Event, Verdict
+from convergio.metering.windows import FROM_EVER, Moment, ensure_windows
 
 _TRIES: Final = 8
 _CUSTOMERS_MAX: Final = 200_000
 _CATALOG_SECONDS_MAX: Final = 1
+_SETTLED: Final = 400 * 86_400_000_000  # the retention boundary is never nearer: 18 months
+
+_Known = Mapping[str, intake.Customer | None]
 
 
 class Ingestor:
@@ -30,13 +35,13 @@ class Ingestor:
         """Start with empty caches; `back` is how late an event may be without usage:import."""
         self._database = database
         self._back = back
-        self._customers: dict[str, intake.Customer | None] = {}
+        self._customers: dict[str, intake.Customer] = {}
         self._types: dict[str, intake.EventType] = {}
         self._meters: dict[str, rules.MeterPlan] = {}
         self._catalog_version = -1
         self._catalog_seen: datetime | None = None
+        self._accepts_from = rules.microseconds(FROM_EVER)
         self._expect_duplicates = False
-        self._missing: set[str] = set()
 
     def ingest(
         self,
@@ -49,22 +54,40 @@ class Ingestor:
         """Count a batch in one transaction and return a verdict for each event, in order.
 
         Durable when it returns. `importing` lifts the limit on late events. `first` runs at the
-        start of the same transaction, perhaps twice when the first one is given up. Raises:
-        Unavailable when the database is not there; the same events may be sent again.
+        start of the same transaction, perhaps twice when the first one is given up; with it a
+        conflict undoes all. Raises: Unavailable when the database is not there; the same events
+        may be sent again.
         """
         self._refresh_catalog(events, now=now)
         moment = rules.microseconds(now)
         back = None if importing else self._back
-        oldest = rules.microseconds(FROM_EVER if back is None else now - back)
+        live = rules.microseconds(OLDEST if back is None else max(OLDEST, now - back))
+        known: _Known = self._customers
         for _ in range(_TRIES):
-            batch = intake.prepare(events, self._types, self._customers, now=moment, oldest=oldest)
+            batch = intake.prepare(
+                events,
+                self._types,
+                known,
+                now=moment,
+                oldest=max(live, self._accepts_from),
+                closed=self._accepts_from,
+            )
             if batch.unknown or batch.unopened:
-                self._load(batch)
+                known = _without(known, self._load(batch.unknown, batch.unopened, now=now))
                 continue
             try:
-                return self._count(events, batch, now=now, first=first)
+                is_late = live < moment - _SETTLED
+                guarded = self._guarded(batch.rows, first, moment) if is_late else first
+                self._count(events, batch, now=now, first=guarded, whole=first is not None)
+                self._correct(events, batch, now=now)
+                return self._judged(events, batch, now=now)
             except WindowsChanged as changed:
                 self.forget(changed.customers)
+            except Contended:
+                continue
+            except BoundaryMoved:
+                self._catalog_seen = None
+                self._refresh_catalog(events, now=now)
         raise Unavailable("plans change faster than this batch can be counted", code="contended")
 
     def windows(
@@ -76,24 +99,25 @@ class Ingestor:
         """
         self._refresh_catalog((), now=now)
         moment = rules.microseconds(now)
+        known: _Known = self._customers
         for _ in range(_TRIES):
             found: list[intake.Window | None] = []
-            unopened, unknown = [], set()
+            unopened: list[intake.Wanted] = []
+            unknown: set[str] = set()
             for customer_key, meter_key in wanted:
-                customer, meter = self._customers.get(customer_key), self._meters.get(meter_key)
+                customer, meter = known.get(customer_key), self._meters.get(meter_key)
                 window = None
-                if customer_key not in self._customers:
+                if customer_key not in known:
                     unknown.add(customer_key)
                 elif customer is not None and meter is not None:
                     window = customer.window(meter.meter_id, moment)
                     if window is None:
-                        unopened.append((customer, meter, moment))
+                        unopened.append(intake.Wanted(customer, meter, moment, ""))
                 found.append(window)
             if not unknown and not unopened:
-                break
-            self._load(intake.Prepared([], [], [], unknown, unopened))
-        self._forget_missing()
-        return found
+                return found
+            known = _without(known, self._load(unknown, unopened, now=now))
+        raise Unavailable("plans change faster than windows can be read", code="contended")
 
     def knows_meter(self, meter_key: str) -> bool:
         """Say whether the catalog, as last read, has the meter."""
@@ -103,15 +127,33 @@ class Ingestor:
         """Return a customer's id by key, or None."""
         self._refresh_catalog((), now=now)
         if customer_key not in self._customers:
-            self._load(intake.Prepared([], [], [], {customer_key}, []))
+            self._load({customer_key}, [], now=now)
         found = self._customers.get(customer_key)
-        self._forget_missing()
         return found.customer_id if found else None
 
     def forget(self, customers: Iterable[intake.Customer]) -> None:
         """Drop cached windows that turned out to be stale."""
         for customer in customers:
             customer.windows.clear()
+
+    def _guarded(
+        self, rows: Sequence[intake.Row], first: Callable[[Tx], None] | None, now: int
+    ) -> Callable[[Tx], None] | None:
+        """Return what holds the retention boundary still while old events go in.
+
+        Or finds that it moved since the batch was prepared. Locks: it, shared.
+        """
+        known = self._accepts_from
+        if all(row.moment >= now - _SETTLED for row in rows):
+            return first
+
+        def check(tx: Tx) -> None:
+            if rules.microseconds(store.share_retention(tx).accepts_from) != known:
+                raise BoundaryMoved
+            if first:
+                first(tx)
+
+        return check
 
     def _refresh_catalog(self, events: Sequence[Event], *, now: datetime) -> None:
         """Follow the catalog: at most a second behind, at once for a type not known yet."""
@@ -121,36 +163,46 @@ class Ingestor:
             return
         with self._database.transaction() as tx:
             catalog = catalog_actions.current(tx)
+            accepts_from = store.find_retention(tx).accepts_from
+        self._accepts_from = rules.microseconds(accepts_from)
         self._catalog_seen = now
         if catalog.version != self._catalog_version:
             self._types = intake.event_types(catalog)
             self._meters = {m.key: m for kind in self._types.values() for m in kind.meters}
             self._catalog_version = catalog.version
 
-    def _load(self, batch: intake.Prepared) -> None:
-        """Read customers and windows into the cache; open windows that do not exist."""
+    def _load(
+        self, unknown: set[str], unopened: Sequence[intake.Wanted], *, now: datetime
+    ) -> set[str]:
+        """Read customers and windows into the cache; open windows that do not exist.
+
+        Returns the customers that do not exist.
+        """
+        absent: set[str] = set()
         if len(self._customers) > _CUSTOMERS_MAX:
             self._customers.clear()
-        with self._database.transaction() as tx:
-            if batch.unknown:
-                found = customer_actions.ids_by_key(tx, sorted(batch.unknown))
-                for key in batch.unknown:
-                    known = found.get(key)
-                    self._customers[key] = intake.Customer(known) if known else None
-                    if not known:
-                        self._missing.add(key)
-            rows = ensure_windows(
-                tx,
-                [
-                    (customer.customer_id, meter.meter_id, meter.key, rules.instant(moment))
-                    for customer, meter, moment in batch.unopened
-                ],
+        moments = [
+            Moment(
+                one.customer.customer_id,
+                one.meter.meter_id,
+                one.meter.key,
+                rules.instant(one.moment),
+                one.dimensions,
             )
-        by_id = {customer.customer_id: customer for customer, _, _ in batch.unopened}
-        for row in rows:
-            customer = by_id[row.customer_id]
-            start, end = rules.microseconds(row.start_at), rules.microseconds(row.end_at)
-            customer.add(intake.Window(customer, row.meter_id, start, end, row.version))
+            for one in unopened
+        ]
+        with self._database.transaction() as tx:
+            if unknown:
+                found = customer_actions.ids_by_key(tx, sorted(unknown))
+                absent = unknown - found.keys()
+                for key, customer_id in found.items():
+                    self._customers.setdefault(key, intake.Customer(customer_id))
+            opened = ensure_windows(tx, moments, now=now)
+        by_id = {one.customer.customer_id: one.customer for one in unopened}
+        for row in sorted(opened.rows, key=lambda row: row.dimensions):
+            full = (row.customer_id, row.meter_id, row.start_at) in opened.full
+            by_id[row.customer_id].keep(row, is_full=full)
+        return absent
 
     def _count(
         self,
@@ -159,77 +211,102 @@ class Ingestor:
         *,
         now: datetime,
         first: Callable[[Tx], None] | None,
-    ) -> list[Verdict]:
-        """Store the rows and move the totals in one transaction."""
-        self._forget_missing()
-        verdicts = batch.verdicts
+        whole: bool,
+    ) -> None:
+        """Store the rows and move the totals in one transaction; `whole`: a conflict undoes it."""
         if not batch.rows:
-            return _with_repeats(events, verdicts, batch.repeats)
+            return
         if not self._expect_duplicates:
             try:
                 with self._database.transaction() as tx:
                     if first:
                         first(tx)
                     store.copy_events(tx, [row.data for row in batch.rows])
-                    _add(tx, batch.rows)
+                    passed = totals.move(tx, batch.rows, now=now)
             except store.HasDuplicates:
                 pass
             else:
+                _drop_marks(passed)
                 for row in batch.rows:
-                    verdicts[row.place] = ACCEPTED
-                return _with_repeats(events, verdicts, batch.repeats)
+                    batch.verdicts[row.place] = ACCEPTED
+                return
         with self._database.transaction() as tx:
             if first:
                 first(tx)
-            repeated = _insert_apart(tx, events, batch.rows, verdicts, now=now)
+            repeated = _insert_apart(tx, events, batch, self._types, now=now)
+            if whole and CONFLICT in batch.verdicts:
+                detail = "an event with this id was counted with another payload"
+                raise Conflict(detail, code="other_payload")
         self._expect_duplicates = repeated
-        return _with_repeats(events, verdicts, batch.repeats)
 
-    def _forget_missing(self) -> None:
-        """Let a customer that was not there be looked up again next time."""
-        while self._missing:
-            key = self._missing.pop()
-            if self._customers.get(key, key) is None:
-                del self._customers[key]
+    def _correct(self, events: Sequence[Event], batch: intake.Prepared, *, now: datetime) -> None:
+        """Work off the voids and amendments of a batch, each in a transaction of its own."""
+        for place in batch.corrections:
+            event = events[place]
+            customer = self._customers.get(event.subject)
+            if customer is not None:
+                with self._database.transaction() as tx:
+                    batch.verdicts[place] = correct(
+                        tx, event, customer.customer_id, self._types, now=now
+                    )
+
+    def _judged(
+        self, events: Sequence[Event], batch: intake.Prepared, *, now: datetime
+    ) -> list[Verdict]:
+        """Judge events that came twice in one batch by the first of them, or by what is stored."""
+        rows = {row.place: row for row in batch.rows} if batch.repeats else {}
+        differing: list[tuple[int, intake.Row]] = []
+        for later, first in batch.repeats:
+            conflicts = batch.verdicts[first] == CONFLICT
+            kept = self._types[events[first].type].kept
+            if intake.is_same(events[later], events[first], kept, now=now):
+                batch.verdicts[later] = CONFLICT if conflicts else DUPLICATE
+            elif conflicts:
+                differing.append((later, rows[first]))
+            else:
+                batch.verdicts[later] = CONFLICT
+        if differing:
+            with self._database.transaction() as tx:
+                for later, row in differing:
+                    kept = self._types[events[later].type].kept
+                    value = intake.compared(events[later], row, kept)
+                    same = store.compare_events(tx, [value])
+                    batch.verdicts[later] = DUPLICATE if all(same.values()) else CONFLICT
+        done = [verdict for verdict in batch.verdicts if verdict is not None]
+        require(len(done) == len(events), "every event has a verdict")
+        return done
 
 
-def _add(tx: Tx, rows: Sequence[intake.Row]) -> None:
-    """Move the totals by what the rows add, in the order of the primary key."""
-    sums: dict[intake.Window, int] = {}
-    for row in rows:
-        for window, quantity in row.adds:
-            sums[window] = sums.get(window, 0) + quantity
-    ordered = sorted(sums, key=lambda w: (w.customer.raw, w.meter_id, w.start))
-    values = [
-        (
-            window.customer.customer_id,
-            window.meter_id,
-            rules.instant(window.start),
-            rules.instant(window.end),
-            window.version,
-            rules.nanos_text(sums[window]),
-        )
-        for window in ordered
-    ]
-    if store.add_to_totals(tx, values) != len(values):
-        raise WindowsChanged(window.customer for window in ordered)
+def _without(known: _Known, absent: set[str]) -> _Known:
+    """Return the cache as one batch sees it; that a customer is absent is not remembered."""
+    if not absent:
+        return known
+    nobody: dict[str, intake.Customer | None] = dict.fromkeys(absent)
+    return ChainMap(nobody, cast("dict[str, intake.Customer | None]", known))
+
+
+def _drop_marks(passed: Sequence[totals.Passed]) -> None:
+    """Forget the alerts that were told, now that this is committed."""
+    for window, count in passed:
+        window.marks = window.marks[count:]
 
 
 def _insert_apart(
     tx: Tx,
     events: Sequence[Event],
-    rows: Sequence[intake.Row],
-    verdicts: list[Verdict | None],
+    batch: intake.Prepared,
+    types: Mapping[str, intake.EventType],
     *,
     now: datetime,
 ) -> bool:
     """Insert a batch that may hold duplicates; say whether it did."""
+    rows = batch.rows
     values = [intake.row_values(events[row.place], row, now=now) for row in rows]
     fresh = store.insert_new_events(tx, values)
     added = [row for row, value in zip(rows, values, strict=True) if (value[0], value[1]) in fresh]
-    _add(tx, added)
+    totals.move(tx, added, now=now)
     for row in added:
-        verdicts[row.place] = ACCEPTED
+        batch.verdicts[row.place] = ACCEPTED
     old = [
         (row, value)
         for row, value in zip(rows, values, strict=True)
@@ -244,18 +321,6 @@ def _insert_apart(
     )
     for row, value in old:
         same = compared.get((value[0], value[1]), False)
-        verdicts[row.place] = DUPLICATE if same else CONFLICT
+        verdict = DUPLICATE if same else counted_late(tx, value, row.moment, types, now=now)
+        batch.verdicts[row.place] = verdict or CONFLICT
     return bool(old)
-
-
-def _with_repeats(
-    events: Sequence[Event], verdicts: list[Verdict | None], repeats: Sequence[tuple[int, int]]
-) -> list[Verdict]:
-    """Judge events that came twice in one batch by the first of them."""
-    for later, first in repeats:
-        one, two = events[later], events[first]
-        same = (one.type, one.time, one.data) == (two.type, two.time, two.data)
-        verdicts[later] = DUPLICATE if same else CONFLICT
-    done = [verdict for verdict in verdicts if verdict is not None]
-    require(len(done) == len(events), "every event has a verdict")
-    return done

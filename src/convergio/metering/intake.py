@@ -5,10 +5,11 @@ unit), and a row is built once as the bytes that binary COPY wants.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from operator import itemgetter
 from struct import Struct
 from typing import Any, Final, NamedTuple
@@ -18,20 +19,29 @@ import msgspec
 
 from convergio.catalog.model import Catalog
 from convergio.catalog.rules import property_text
+from convergio.kernel.periods import instant_text
 from convergio.metering.model import (
     AHEAD_SECONDS_MAX,
+    CORRECTIONS,
+    DIMENSIONS_SIZE_MAX,
+    EPOCH,
+    GROUPS_MAX,
     ID_SIZE_MAX,
     PROPERTIES_SIZE_MAX,
     Event,
     Verdict,
+    WindowRow,
 )
 from convergio.metering.rules import (
     BAD_VALUE,
     MeterPlan,
     compile_meter,
+    dimensions,
     event_key,
     instant,
+    marks,
     microseconds,
+    value_hash,
 )
 
 _TIMES: Final = Struct(">qiqiB").pack
@@ -39,12 +49,29 @@ _LENGTH: Final = Struct(">i").pack
 
 
 class Window:
-    """A cached window. Its version guards every write made from this cache."""
+    """A cached window, or one group of it. Its version guards every write made from this cache.
 
-    __slots__ = ("customer", "end", "meter_id", "start", "version")
+    `groups` are the groups seen so far; `is_full` says that no further one is admitted. `marks`
+    are the alerts that this process has not seen passed yet, as (percent, billionths). `key` is
+    the order in which windows are written, `columns` what a written row begins with, as the text
+    that the driver would otherwise make of it each time.
+    """
+
+    __slots__ = (
+        "columns", "customer", "dimensions", "end", "groups", "is_full", "key", "marks",
+        "meter_id", "start", "version",
+    )  # fmt: skip
 
     def __init__(
-        self, customer: "Customer", meter_id: int, start: int, end: int, version: int
+        self,
+        customer: "Customer",
+        meter_id: int,
+        start: int,
+        end: int,
+        version: int,
+        *,
+        dimensions: str = "",
+        marks: tuple[tuple[int, int], ...] = (),
     ) -> None:
         """Keep the window with its times in microseconds."""
         self.customer = customer
@@ -52,6 +79,15 @@ class Window:
         self.start = start
         self.end = end
         self.version = version
+        self.dimensions = dimensions
+        self.marks = marks
+        self.groups: dict[str, Window] = {}
+        self.is_full = False
+        self.key = (customer.raw, meter_id, start, dimensions)
+        self.columns = (
+            str(customer.customer_id), str(meter_id), instant(start).isoformat(), dimensions,
+            instant(end).isoformat(), str(version),
+        )  # fmt: skip
 
     @property
     def starts_at(self) -> datetime:
@@ -60,14 +96,15 @@ class Window:
 
 
 class Customer:
-    """A cached customer: the id as bytes for rows, and the windows seen so far by meter."""
+    """A cached customer: the id as bytes, as a row begins, and the windows seen so far by meter."""
 
-    __slots__ = ("customer_id", "raw", "windows")
+    __slots__ = ("customer_id", "head", "raw", "windows")
 
     def __init__(self, customer_id: UUID) -> None:
-        """Keep the id in both forms."""
+        """Keep the id in the forms that the loop wants."""
         self.customer_id = customer_id
         self.raw = customer_id.bytes
+        self.head = _HEAD + self.raw + _KEY
         self.windows: dict[int, list[Window]] = {}
 
     def window(self, meter_id: int, moment: int) -> Window | None:
@@ -78,9 +115,29 @@ class Customer:
         return None
 
     def add(self, window: Window) -> None:
-        """Cache a window, in order of time; an older copy of the same one is replaced."""
-        known = [w for w in self.windows.get(window.meter_id, ()) if w.start != window.start]
-        self.windows[window.meter_id] = sorted([*known, window], key=lambda w: w.start)
+        """Cache a window, in order of time; a stale copy is replaced, an equal one stays.
+
+        Another thread may be preparing a batch: it should not meet two objects for one window.
+        """
+        known = self.windows.get(window.meter_id, ())
+        for old in known:
+            if (old.start, old.end, old.version) == (window.start, window.end, window.version):
+                return
+        others = [old for old in known if old.start != window.start]
+        self.windows[window.meter_id] = sorted([*others, window], key=lambda w: w.start)
+
+    def keep(self, row: WindowRow, *, is_full: bool = False) -> None:
+        """Cache a stored window, or a group of a window that is cached already."""
+        start, end = microseconds(row.start_at), microseconds(row.end_at)
+        if not row.dimensions:
+            self.add(Window(self, row.meter_id, start, end, row.version, marks=marks(row)))
+        window = self.window(row.meter_id, start)
+        if window is None:
+            return
+        if row.dimensions and row.dimensions not in window.groups:
+            group = Window(self, row.meter_id, start, end, row.version, dimensions=row.dimensions)
+            window.groups[row.dimensions] = group
+        window.is_full = window.is_full or is_full
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +160,28 @@ def event_types(catalog: Catalog) -> dict[str, EventType]:
     return found
 
 
+# What an event adds: to which window, by which aggregation, how much, and for unique_count the
+# value's hash. A plain tuple, because one is made for every event and meter.
+Add = tuple[Window, str, int, UUID | None]
+
+
+class Wanted(NamedTuple):
+    """A window, or a group of one, that is not in the cache."""
+
+    customer: "Customer"
+    meter: MeterPlan
+    moment: int
+    dimensions: str
+
+
 class Row(NamedTuple):
     """An event that may be counted: its primary key, its COPY bytes, and what it adds to what."""
 
     key: bytes
     data: bytes
     place: int
-    adds: tuple[tuple[Window, int], ...]
+    moment: int
+    adds: tuple[Add, ...]
 
 
 class Prepared(NamedTuple):
@@ -119,16 +191,24 @@ class Prepared(NamedTuple):
     verdicts: list[Verdict | None]
     repeats: list[tuple[int, int]]
     unknown: set[str]
-    unopened: list[tuple[Customer, MeterPlan, int]]
+    unopened: list[Wanted]
+    corrections: list[int]
 
 
+UNIQUE: Final = "unique_count"
+_FROM_EVER: Final = microseconds(EPOCH)
 _HEAD: Final = b"\x00\x08\x00\x00\x00\x10"
 _KEY: Final = b"\x00\x00\x00\x10"
 _encode: Final = msgspec.json.Encoder().encode
 _SCALARS: Final = frozenset({str, int, bool, type(None)})
-_CARD_DIGITS: Final = re.compile(r"(?:[0-9][ -]?){13,19}")
+# A card's first digit is 2 to 6; a longer run of digits, or a group of a UUID, is none.
+_CARD: Final = re.compile(r"(?<![0-9])(?<![0-9A-Fa-f]{4}-)[2-6](?:[ -]?[0-9]){12,18}(?![0-9])")
 _CARD_SIZE_MIN: Final = 13
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
+# A Row of one ready tuple: half the price of its constructor, and one is made for every event.
+_row: Final[Callable[[tuple[bytes, bytes, int, int, tuple[Add, ...]]], Row]] = partial(
+    tuple.__new__, Row
+)
 
 
 def prepare(
@@ -138,66 +218,90 @@ def prepare(
     *,
     now: int,
     oldest: int,
+    closed: int = _FROM_EVER,
 ) -> Prepared:
     """Turn events into rows, or into verdicts; say which customers and windows must be loaded.
 
     `customers` maps a key to None when no such customer exists. Times are in microseconds since
-    2000. An event that is twice in the batch is in `repeats` as (later, first).
+    2000; what occurred before `closed` is archived, and nothing of it is accepted any more. An
+    event that is twice in the batch is in `repeats` as (later, first).
     """
-    rows: list[Row] = []
-    verdicts: list[Verdict | None] = [None] * len(events)
-    repeats: list[tuple[int, int]] = []
-    unknown: set[str] = set()
-    unopened: list[tuple[Customer, MeterPlan, int]] = []
+    batch = Prepared([], [None] * len(events), [], set(), [], [])
+    rows, verdicts = batch.rows, batch.verdicts
     seen: dict[bytes, int] = {}
+    sources: dict[str, tuple[bytes, bytes]] = {}
     newest = now + AHEAD_SECONDS_MAX * 1_000_000
     for index, event in enumerate(events):
         kind, event_id, source = types.get(event.type), event.id, event.source
         customer = customers.get(event.subject)
         moment = microseconds(event.time) if event.time is not None else now
+        raw_source, source_part = sources.get(source) or _source(source, sources)
         if (
             kind is None
             or customer is None
             or not oldest <= moment <= newest
             or not 0 < len(event_id) <= ID_SIZE_MAX
             or not event_id.isprintable()
-            or not 0 < len(source) <= ID_SIZE_MAX
-            or not source.isprintable()
+            or not raw_source
         ):
-            if kind is not None and event.subject not in customers and _is_key(event.subject):
-                unknown.add(event.subject)
-            else:
-                verdicts[index] = _refused(event, kind, moment, oldest=oldest, newest=newest)
+            known = event.subject in customers or not _is_key(event.subject)
+            if not _set_aside(batch, index, event, kind, known=known, customer=customer):
+                verdicts[index] = _refused(event, kind, moment, (closed, oldest, newest))
             continue
         data = event.data or {}
         payload = _payload(data, kind.kept) if data else b"{}"
         if isinstance(payload, Verdict):
             verdicts[index] = payload
             continue
-        adds = _adds(kind, customer, data, moment, unopened)
+        adds = _adds(kind, customer, data, moment, batch.unopened)
         if isinstance(adds, Verdict):
             verdicts[index] = adds
             continue
-        raw_source, raw_id = source.encode(), event_id.encode()
-        key = event_key(raw_source, event_id)
+        raw_id, key = event_id.encode(), event_key(raw_source, event_id)
         whole = customer.raw + key
         first = seen.setdefault(whole, index)
         if first != index:
-            repeats.append((index, first))
+            batch.repeats.append((index, first))
             continue
         data_row = b"".join(
             (
-                _HEAD, customer.raw, _KEY, key, kind.part,
-                _TIMES(moment, 8, now, len(payload) + 1, 1), payload,
-                _LENGTH(len(raw_source)), raw_source, _LENGTH(len(raw_id)), raw_id,
+                customer.head, key, kind.part, _TIMES(moment, 8, now, len(payload) + 1, 1), payload,
+                source_part, _LENGTH(len(raw_id)), raw_id,
             )
         )  # fmt: skip
-        rows.append(Row(whole, data_row, index, adds))
+        rows.append(_row((whole, data_row, index, moment, adds)))
     rows.sort(key=_row_key)
-    return Prepared(rows, verdicts, repeats, unknown, unopened)
+    return batch
+
+
+def _set_aside(
+    batch: Prepared,
+    index: int,
+    event: Event,
+    kind: EventType | None,
+    *,
+    known: bool,
+    customer: Customer | None,
+) -> bool:
+    """Note an event that waits for its customer, or corrects another; say whether it is one."""
+    corrects = event.type in CORRECTIONS
+    if (kind is not None or corrects) and not known:
+        batch.unknown.add(event.subject)
+        return True
+    if corrects and customer is not None:
+        batch.corrections.append(index)
+        return True
+    return False
 
 
 _row_key: Final = itemgetter(0)
+
+
+def _source(source: str, sources: dict[str, tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
+    """Return a source as bytes, and with its length as in a row; empty for one that is refused."""
+    raw = source.encode() if _is_key(source) else b""
+    sources[source] = raw, _LENGTH(len(raw)) + raw
+    return sources[source]
 
 
 def _adds(
@@ -205,12 +309,13 @@ def _adds(
     customer: Customer,
     data: Mapping[str, Any],
     moment: int,
-    unopened: list[tuple[Customer, MeterPlan, int]],
-) -> tuple[tuple[Window, int], ...] | Verdict:
+    unopened: list[Wanted],
+) -> tuple[Add, ...] | Verdict:
     """Return what an event adds to which windows; note the windows that are not known yet."""
-    adds = []
-    for meter in kind.meters:
-        if meter.needs is not None and meter.needs not in data:
+    adds: list[Add] = []
+    for newest in kind.meters:
+        meter = newest if moment >= newest.since else newest.at(moment)
+        if meter is None or (meter.needs is not None and meter.needs not in data):
             continue
         quantity = meter.measure(data)
         if quantity is None:
@@ -218,11 +323,41 @@ def _adds(
         if quantity == BAD_VALUE:
             return _bad_value(meter)
         window = customer.window(meter.meter_id, moment)
-        if window is None:
-            unopened.append((customer, meter, moment))
-        else:
-            adds.append((window, quantity))
+        item = value_hash(data.get(meter.value or "")) if meter.aggregation == UNIQUE else None
+        if window is not None:
+            adds.append((window, meter.aggregation, quantity, item))
+        group = _group(meter, window, data) if meter.group_by else None
+        if isinstance(group, Verdict):
+            return group
+        if isinstance(group, Window):
+            adds.append((group, meter.aggregation, quantity, item))
+        elif window is None or group is not None:
+            unopened.append(Wanted(customer, meter, moment, group or ""))
     return tuple(adds)
+
+
+def _group(
+    meter: MeterPlan, window: Window | None, data: Mapping[str, Any]
+) -> Window | str | Verdict:
+    """Return the event's group of a window, its name when it must be opened, or a refusal."""
+    group = dimensions(meter.group_by, data)
+    if len(group) > DIMENSIONS_SIZE_MAX:
+        detail = f"keep what is grouped by under {DIMENSIONS_SIZE_MAX} characters"
+        return _bad(meter.group_by[0], "group_too_long", detail)
+    if window is None:
+        return group
+    if window.is_full and group not in window.groups:
+        return _too_many_groups(meter)
+    return window.groups.get(group, group)
+
+
+def _too_many_groups(meter: MeterPlan) -> Verdict:
+    name = meter.group_by[0] if len(meter.group_by) == 1 else ""
+    detail = (
+        f"the meter '{meter.key}' has {GROUPS_MAX} groups in this period already; send fewer "
+        "different values, or group by something coarser"
+    )
+    return _bad(name, "too_many_groups", detail)
 
 
 def _payload(data: Mapping[str, Any], kept: frozenset[str]) -> bytes | Verdict:
@@ -249,9 +384,36 @@ def _payload(data: Mapping[str, Any], kept: frozenset[str]) -> bytes | Verdict:
     return payload
 
 
+def refused_payload(data: Mapping[str, Any], kept: frozenset[str]) -> Verdict | None:
+    """Return the verdict on properties that cannot be stored, or None."""
+    found = _payload(data, kept)
+    return found if isinstance(found, Verdict) else None
+
+
+def is_same(one: Event, first: Event, kept: frozenset[str], *, now: datetime) -> bool:
+    """Say whether two events of one id have the same payload, as the database would compare it."""
+    if one.type != first.type or one.time not in {None, first.time or now}:
+        return False
+    return _canonical(one, kept) == _canonical(first, kept)
+
+
+def _canonical(event: Event, kept: frozenset[str]) -> bytes | None:
+    payload = _payload(event.data or {}, kept)
+    if isinstance(payload, Verdict):
+        return None
+    return msgspec.json.encode(msgspec.json.decode(payload), order="sorted")
+
+
+def compared(event: Event, row: Row, kept: frozenset[str]) -> tuple[Any, ...]:
+    """Return an event as `compare_events` wants it, under the key of a row with the same id."""
+    payload = _payload(event.data or {}, kept)
+    text = payload.decode() if isinstance(payload, bytes) else None
+    return UUID(bytes=row.key[:16]), UUID(bytes=row.key[16:]), event.type, event.time, text
+
+
 def looks_like_card(text: str) -> bool:
     """Say whether text holds 13 to 19 digits that pass the Luhn check, as card numbers do."""
-    for found in _CARD_DIGITS.finditer(text):
+    for found in _CARD.finditer(text):
         digits = [int(c) for c in found[0] if c.isdigit()]
         doubled = sum(sum(divmod(2 * d, 10)) for d in digits[-2::-2])
         if (sum(digits[-1::-2]) + doubled) % 10 == 0:
@@ -276,9 +438,10 @@ def _bad_value(meter: MeterPlan) -> Verdict:
 
 
 def _refused(
-    event: Event, kind: EventType | None, moment: int, *, oldest: int, newest: int
+    event: Event, kind: EventType | None, moment: int, times: tuple[int, int, int]
 ) -> Verdict:
-    """Say why an event is refused: the first rule that it breaks."""
+    """Say why an event is refused: the first rule that it breaks. `times` as in `prepare`."""
+    closed, oldest, newest = times
     for name, text in (("id", event.id), ("source", event.source)):
         if not _is_key(text):
             detail = f"write 1 to {ID_SIZE_MAX} printable characters"
@@ -289,11 +452,22 @@ def _refused(
     if moment > newest:
         detail = f"the time is more than {AHEAD_SECONDS_MAX} seconds ahead; check the clock"
         return Verdict("rejected", "time_ahead", "time", detail)
+    if moment < closed:
+        return too_old("time", closed)
     if moment < oldest:
         detail = "the time is too far back; a key with the scope usage:import may send it"
         return Verdict("rejected", "time_too_old", "time", detail)
     detail = "no customer has this key; create the customer first"
     return Verdict("rejected", "unknown_customer", "subject", detail)
+
+
+def too_old(field: str, closed: int) -> Verdict:
+    """Return the verdict on what lies before the retention boundary (docs/adr/0007)."""
+    detail = (
+        f"what occurred before {instant_text(instant(closed))} is archived and closed for good; "
+        "nothing older is accepted, with any scope"
+    )
+    return Verdict("rejected", "time_too_old", field, detail)
 
 
 def row_values(event: Event, row: Row, *, now: datetime) -> tuple[Any, ...]:

@@ -17,7 +17,15 @@ BATCH_MAX: Final = 10_000
 PROPERTIES_SIZE_MAX: Final = 4_096
 EVENT_QUANTITY_DIGITS_MAX: Final = 18
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+OLDEST: Final = datetime(1972, 1, 1, tzinfo=UTC)  # its periods begin after 1970 in every zone
 AHEAD_SECONDS_MAX: Final = 300
+GROUPS_MAX: Final = 1_000
+DIMENSIONS_SIZE_MAX: Final = 500
+VOID: Final = "convergio.void"
+AMEND: Final = "convergio.amend"
+CORRECTIONS: Final = frozenset({VOID, AMEND})
+TOMBSTONE: Final = "convergio.tombstone"
+OWN_SOURCES: Final = "convergio:"  # events that only the product itself may make
 
 _Aware = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -66,16 +74,21 @@ CONFLICT: Final = Verdict(
 )
 
 
+ALERTS: Final = (50, 80, 100)
+
+
 class Limit(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a plan promises of a meter in one of its windows, in units of the meter.
 
     `limit` is hard and never exceeded by `authorize`; None means no limit. `included` is what
-    costs nothing extra. `interval` is the window's, where it is not the segment's own.
+    costs nothing extra. `interval` is the window's, where it is not the segment's own. `alerts`
+    are percentages of the limit, or else of what is included, that are told once a window.
     """
 
     limit: Decimal | None = None
     included: Decimal | None = None
     interval: Interval | None = None
+    alerts: tuple[int, ...] = ALERTS
 
 
 class Segment(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -112,6 +125,8 @@ class WindowRow:
     reserved: Decimal
     quota_limit: Decimal | None
     included: Decimal | None
+    dimensions: str = ""
+    alerts: tuple[int, ...] | list[int] = ALERTS
 
     @property
     def period(self) -> Period:
@@ -131,9 +146,51 @@ class StoredEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Correction:
+    """What an event counts as since it was corrected: nothing, or with these properties."""
+
+    customer_id: UUID
+    event_key: UUID
+    kind: str
+    properties: Mapping[str, Any]
+    corrected_at: datetime
+    correction_key: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
-    """Metered usage of one bucket of time."""
+    """Metered usage of one bucket of time, and of one group where it was asked by group."""
 
     start: datetime
     quantity: Decimal
     events: int
+    dimensions: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """The stored boundary (docs/adr/0007): nothing that occurred before `accepts_from` is taken.
+
+    Up to `deleted_until` all events were archived and deleted. Between the two a month is going:
+    `archive_sha256` is its verified archive, and once that is set its events may be gone.
+    """
+
+    accepts_from: datetime
+    deleted_until: datetime
+    archive_sha256: str | None
+
+    @property
+    def gone_before(self) -> datetime:
+        """Before this instant events may be missing; totals are kept."""
+        return self.deleted_until if self.archive_sha256 is None else self.accepts_from
+
+
+@dataclass(frozen=True, slots=True)
+class MeteredEvent:
+    """An event as a meter counts it today, corrections included."""
+
+    event_key: UUID
+    occurred_at: datetime
+    quantity: Decimal
+    source: str
+    event_id: str

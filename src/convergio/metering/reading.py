@@ -5,18 +5,26 @@ bad event gets its verdict and never sinks its batch.
 """
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
+from urllib.parse import unquote
 
 import msgspec
 
 from convergio.kernel.errors import Invalid, LimitExceeded
-from convergio.metering.model import BATCH_MAX, Event, Verdict
+from convergio.metering.model import BATCH_MAX, CORRECTIONS, OWN_SOURCES, Event, Verdict
 
 _many: Final = msgspec.json.Decoder(list[Event], float_hook=Decimal)
 _one: Final = msgspec.json.Decoder(Event, float_hook=Decimal)
 _parts: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_any: Final = msgspec.json.Decoder(float_hook=Decimal)
+_encode: Final = msgspec.json.Encoder().encode
+_ATTRIBUTES: Final = ("specversion", "id", "source", "type", "subject", "time")
+_JSON_MEDIA: Final = re.compile(rb"(application|text)/([\w.+-]+\+)?json", re.ASCII)
+_QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_MALFORMED: Final = "the body is not well-formed JSON; mend it"
 _WHERE: Final = re.compile(r" - at `\$\.?(?:\[\.\.\.\]\.?)?([^`]*)`")
 
 
@@ -33,9 +41,18 @@ class Reading:
         """Refuse events of any customer but one."""
         detail = "no customer has this key; create the customer first"
         refused = Verdict("rejected", "unknown_customer", "subject", detail)
+        self._keep(lambda event: event.subject == customer_key, refused)
+
+    def refuse_corrections(self) -> None:
+        """Refuse to void or amend."""
+        detail = "this key lacks the scope usage:correct; create one that has it"
+        refused = Verdict("rejected", "scope_missing", "type", detail)
+        self._keep(lambda event: event.type not in CORRECTIONS, refused)
+
+    def _keep(self, passes: Callable[[Event], bool], refused: Verdict) -> None:
         kept = []
         for event, place in zip(self.events, self.places, strict=True):
-            if event.subject == customer_key:
+            if passes(event):
                 kept.append((event, place))
             else:
                 self.verdicts[place] = refused
@@ -48,24 +65,72 @@ def read_events(body: bytes) -> Reading:
     single = body.lstrip()[:1] != b"["
     try:
         events = [_one.decode(body)] if single else _many.decode(body)
-    except msgspec.ValidationError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if single and not isinstance(error, msgspec.ValidationError):
+            raise Invalid(_MALFORMED, code="malformed") from None
         return _one_by_one(body, single=single)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Invalid("the body is not well-formed JSON; mend it", code="malformed") from None
     _check_size(len(events))
+    if any(event.source.startswith(OWN_SOURCES) for event in events):
+        return _one_by_one(body, single=single)
     return Reading(events, list(range(len(events))), [None] * len(events), single)
+
+
+def is_binary(headers: Mapping[bytes, bytes]) -> bool:
+    """Say whether a request is in binary mode: the event's attributes are its headers.
+
+    Source: CloudEvents HTTP protocol binding 1.0.2, 3 (how a receiver tells the modes apart).
+    """
+    media = headers.get(b"content-type", b"").strip().lower()
+    return b"ce-specversion" in headers and not media.startswith(b"application/cloudevents")
+
+
+def read_binary(headers: Mapping[bytes, bytes], body: bytes) -> Reading:
+    """Decode an event whose attributes are headers and whose JSON data is the body.
+
+    Source: CloudEvents HTTP protocol binding 1.0.2, 3.1. Raises: Invalid.
+    """
+    media = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
+    if not _JSON_MEDIA.fullmatch(media):
+        raise Invalid("an event's data is JSON", code="unsupported_media_type")
+    event: dict[str, Any] = {}
+    try:
+        for name in _ATTRIBUTES:
+            value = headers.get(b"ce-" + name.encode())
+            if value is not None:
+                event[name] = _attribute(value)
+        if body.strip():
+            _any.decode(body)  # one JSON value and nothing beside it: it goes in as it is
+            event["data"] = msgspec.Raw(body)
+        whole = _encode(event)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        raise Invalid(_MALFORMED, code="malformed") from None
+    return read_events(whole)
+
+
+def _attribute(value: bytes) -> str:
+    """Read a header's value: perhaps quoted (RFC 9110, 5.6.4), then percent-encoded UTF-8."""
+    text = value.decode("utf-8").strip()
+    quoted = _QUOTED.fullmatch(text)
+    if quoted is not None:
+        text = re.sub(r"\\(.)", r"\1", quoted[1])
+    return unquote(text, errors="strict")
 
 
 def _one_by_one(body: bytes, *, single: bool) -> Reading:
     try:
         parts = [msgspec.Raw(body)] if single else _parts.decode(body)
-    except (msgspec.DecodeError, RecursionError):
-        raise Invalid("the body is not well-formed JSON; mend it", code="malformed") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Invalid(_MALFORMED, code="malformed") from None
     _check_size(len(parts))
     reading = Reading([], [], [None] * len(parts), single)
     for place, part in enumerate(parts):
         try:
-            reading.events.append(_one.decode(part))
+            event = _one.decode(part)
+            if event.source.startswith(OWN_SOURCES):
+                detail = f"sources that begin with {OWN_SOURCES} are the product's own"
+                reading.verdicts[place] = Verdict("rejected", "bad_id", "source", detail)
+                continue
+            reading.events.append(event)
             reading.places.append(place)
         except msgspec.ValidationError as error:
             found = _WHERE.search(str(error))

@@ -5,12 +5,15 @@ The loop over events that uses them is `intake.py`.
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from typing import Any, Final
+from uuid import UUID
+
+import msgspec
 
 from convergio.catalog.model import Meter
 from convergio.catalog.rules import property_text
@@ -26,6 +29,7 @@ from convergio.metering.model import (
 NANO: Final = 10**9
 _UUID_SIZE: Final = 36
 _ULID_SIZE: Final = 26
+_TIME_SIZE: Final = 6
 _CROCKFORD: Final = str.maketrans(
     "ABCDEFGHJKMNPQRSTVWXYZabcdefghjkmnpqrstvwxyz",
     "abcdefghijklmnopqrstuvabcdefghijklmnopqrstuv",
@@ -34,6 +38,7 @@ _QUANTITY: Final = re.compile(
     rf"(?:0|[1-9][0-9]{{0,{EVENT_QUANTITY_DIGITS_MAX - 1}}})(?:\.[0-9]{{1,9}})?", re.ASCII
 )
 QUANTITY_MAX: Final = 10**EVENT_QUANTITY_DIGITS_MAX
+_encode: Final = msgspec.json.Encoder().encode
 _EPOCH_2000: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _DAY_US: Final = 86_400_000_000
 
@@ -50,9 +55,10 @@ def event_key(source: bytes, event_id: str) -> bytes:
         try:
             head = bytes.fromhex(event_id[:8] + event_id[9:13])
         except ValueError:
-            return blake2b(source + b"\x00" + text, digest_size=16).digest()
-        return head + blake2b(source + b"\x00" + text, digest_size=10).digest()
-    if size == _ULID_SIZE and event_id[0] in "01234567":
+            head = b""
+        if len(head) == _TIME_SIZE:  # fromhex passes over spaces
+            return head + blake2b(source + b"\x00" + text, digest_size=10).digest()
+    elif size == _ULID_SIZE and event_id[0] in "01234567":
         try:
             head = int(event_id[:10].translate(_CROCKFORD), 32).to_bytes(7, "big")[1:]
         except (ValueError, OverflowError):
@@ -115,18 +121,53 @@ class MeterPlan:
     value: str | None
     needs: str | None
     measure: Callable[[Mapping[str, Any]], int | None]
+    aggregation: str = "sum"
+    group_by: tuple[str, ...] = ()
+    since: int = 0
+    older: tuple["MeterPlan", ...] = ()
+
+    def at(self, moment: int) -> "MeterPlan | None":
+        """Return the definition in force at a moment, in microseconds; None before the first."""
+        if moment >= self.since:
+            return self
+        found = None
+        for old in self.older:
+            if old.since <= moment:
+                found = old
+        return found
 
 
 BAD_VALUE: Final = -1
 
 
 def compile_meter(meter: Meter) -> MeterPlan:
-    """Return the meter as one function that agrees with `catalog.rules` on every event (tested)."""
+    """Return the meter as one function that agrees with `catalog.rules` on every event (tested).
+
+    Its older definitions come with it, each for the events of its own time.
+    """
+    older = tuple(
+        _compiled(
+            replace(
+                meter,
+                value=old.value,
+                default=old.default,
+                filters=old.filters,
+                starts_at=old.starts_at,
+                older=(),
+            ),
+            (),
+        )
+        for old in meter.older
+    )
+    return _compiled(meter, older)
+
+
+def _compiled(meter: Meter, older: tuple[MeterPlan, ...]) -> MeterPlan:
     tests = [(f.property, f.op, frozenset(f.values)) for f in meter.filters]
     needs = next(
         (f.property for f in meter.filters if f.op == "exists" and f.values == ("true",)), None
     )
-    value = meter.value
+    value, unique = meter.value, meter.aggregation == "unique_count"
     default = None if meter.default is None else nanos(format(meter.default, "f"))
 
     def measure(data: Mapping[str, Any]) -> int | None:
@@ -142,12 +183,45 @@ def compile_meter(meter: Meter) -> MeterPlan:
         if value is None:
             return NANO
         found = data.get(value)
+        if unique:
+            return BAD_VALUE if property_text(found) is None else NANO
         if found is None:
             return BAD_VALUE if default is None else default
         quantity = nanos(found)
         return BAD_VALUE if quantity is None else quantity
 
-    return MeterPlan(meter.meter_id, meter.key, value, needs, measure)
+    return MeterPlan(
+        meter.meter_id,
+        meter.key,
+        value,
+        needs,
+        measure,
+        meter.aggregation,
+        meter.group_by,
+        microseconds(meter.starts_at),
+        older,
+    )
+
+
+def dimensions(names: Sequence[str], data: Mapping[str, Any]) -> str:
+    """Return an event's group as text: its values in the meter's order, as JSON writes them."""
+    found = (property_text(data.get(name)) for name in names)
+    return ",".join("null" if text is None else _encode(text).decode() for text in found)
+
+
+def value_hash(value: object) -> UUID:
+    """Return the 128 bits by which a unique_count meter knows a value; SQL computes the same."""
+    text = property_text(value) or ""
+    return UUID(bytes=sha256(text.encode()).digest()[:16])
+
+
+def marks(row: WindowRow) -> tuple[tuple[int, int], ...]:
+    """Return the alerts of a window as (percent, billionths of a unit), the lowest first."""
+    base = row.included if row.quota_limit is None else row.quota_limit
+    if not base or row.dimensions:
+        return ()
+    whole = int(base * NANO)
+    return tuple((percent, -(-whole * percent // 100)) for percent in sorted(row.alerts))
 
 
 @lru_cache(maxsize=4096)
@@ -180,10 +254,11 @@ def window_at(schedule: Schedule, meter_key: str, moment: datetime) -> Period:
 
 def with_segment(schedule: Schedule, segment: Segment) -> Schedule:
     """Return the schedule with a segment that replaces everything from its start on."""
+    start = segment.starts_at
     kept = tuple(
         old
         for old in schedule.segments
-        if old.starts_at is None or (segment.starts_at and old.starts_at < segment.starts_at)
+        if start is not None and (old.starts_at is None or old.starts_at < start)
     )
     return Schedule(schedule.version + 1, (*kept, segment))
 
@@ -220,7 +295,12 @@ def event_data(meter: Meter, quantity: Decimal) -> dict[str, str] | None:
 
     A reservation that is committed becomes such an event.
     """
-    data = {f.property: f.values[0] for f in meter.filters if f.op in {"in", "exists"}}
+    data = {f.property: "true" for f in meter.filters if (f.op, f.values) == ("exists", ("true",))}
+    barred = {f.property: f.values for f in meter.filters if f.op == "not_in"}
+    for one in meter.filters:
+        if one.op == "in":
+            free = [v for v in one.values if v not in barred.get(one.property, ())]
+            data[one.property] = (free or one.values)[0]
     if meter.value is not None:
         data[meter.value] = quantity_text(quantity)
     counted = compile_meter(meter).measure(data)
