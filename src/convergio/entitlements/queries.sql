@@ -28,16 +28,117 @@ ORDER BY customer_id, reservation_id
 LIMIT :size
 FOR UPDATE SKIP LOCKED;
 
+-- name: lock_stale_reservations
+-- Locks: a customer's reservations of one window whose time is over. What a sweeper or a settler
+-- holds is passed over: it is about to be given back or counted by whoever holds it.
+SELECT customer_id, reservation_id, meter_id, start_at, quantity, state, made_at, expires_at,
+    settled_at, settled
+FROM reservation
+WHERE customer_id = :customer_id AND meter_id = :meter_id AND state = 'open'
+    AND expires_at <= :now AND start_at = :start_at
+ORDER BY reservation_id
+FOR UPDATE SKIP LOCKED;
+
+-- name: stale_reserved
+-- What customers' windows of an instant still hold for reservations whose time is over, by meter.
+SELECT r.customer_id, r.meter_id, sum(r.quantity) AS quantity
+FROM reservation r
+JOIN usage_total t ON t.customer_id = r.customer_id AND t.meter_id = r.meter_id
+    AND t.dimensions = '' AND t.start_at = r.start_at
+WHERE r.customer_id = ANY(:customer_ids::uuid[]) AND r.state = 'open' AND r.expires_at <= :now
+    AND t.start_at <= :now AND :now < t.end_at
+GROUP BY r.customer_id, r.meter_id;
+
+-- name: insert_lease!
+-- Store a new lease.
+INSERT INTO lease (customer_id, lease_id, meter_id, start_at, end_at, granted, used, sequence,
+    state, made_at, expires_at)
+VALUES (:customer_id, :lease_id, :meter_id, :start_at, :end_at, :granted, :used, :sequence,
+    :state, :made_at, :expires_at);
+
+-- name: find_lease
+-- One lease.
+SELECT customer_id, lease_id, meter_id, start_at, end_at, granted, used, sequence, state, made_at,
+    expires_at, settled_at
+FROM lease
+WHERE customer_id = :customer_id AND lease_id = :lease_id;
+
+-- name: lock_lease
+-- Locks: one lease.
+SELECT customer_id, lease_id, meter_id, start_at, end_at, granted, used, sequence, state, made_at,
+    expires_at, settled_at
+FROM lease
+WHERE customer_id = :customer_id AND lease_id = :lease_id
+FOR UPDATE;
+
+-- name: save_lease!
+-- Store what became of leases.
+UPDATE lease
+SET granted = :granted, used = :used, sequence = :sequence, state = :state,
+    expires_at = :expires_at, settled_at = :settled_at
+WHERE customer_id = :customer_id AND lease_id = :lease_id;
+
+-- name: lock_ended_leases
+-- Locks: open leases whose window has ended; what another sweeper holds is passed over.
+SELECT customer_id, lease_id, meter_id, start_at, end_at, granted, used, sequence, state, made_at,
+    expires_at, settled_at
+FROM lease
+WHERE state = 'open' AND end_at <= :now
+ORDER BY customer_id, lease_id
+LIMIT :size
+FOR UPDATE SKIP LOCKED;
+
+-- name: page_open_leases
+-- The next open leases, of all customers or of one; expired ones only where it is asked for.
+SELECT customer_id, lease_id, meter_id, start_at, end_at, granted, used, sequence, state, made_at,
+    expires_at, settled_at
+FROM lease
+WHERE state = 'open' AND (customer_id, lease_id) > (:after_customer::uuid, :after_lease::uuid)
+    AND (:customer_id::uuid IS NULL OR customer_id = :customer_id::uuid)
+    AND (:expired_by::timestamptz IS NULL OR expires_at <= :expired_by::timestamptz)
+ORDER BY customer_id, lease_id
+LIMIT :size;
+
+-- name: lock_spend_caps
+-- Locks: the caps of these customers, so that no two decisions spend the same rest.
+SELECT customer_id, amount, currency, updated_at
+FROM spend_cap
+WHERE customer_id = ANY(:customer_ids::uuid[])
+ORDER BY customer_id
+FOR UPDATE;
+
+-- name: find_spend_cap
+-- One customer's cap.
+SELECT customer_id, amount, currency, updated_at FROM spend_cap WHERE customer_id = :customer_id;
+
+-- name: save_spend_cap!
+-- Set a customer's cap.
+INSERT INTO spend_cap AS c (customer_id, amount, currency, updated_at)
+VALUES (:customer_id, :amount, :currency, :updated_at)
+ON CONFLICT (customer_id) DO UPDATE
+    SET amount = excluded.amount, currency = excluded.currency, updated_at = excluded.updated_at;
+
+-- name: delete_spend_cap!
+-- Take a customer's cap away.
+DELETE FROM spend_cap WHERE customer_id = :customer_id;
+
 -- name: differing_reserved
--- Windows whose reserved quantity is not the sum of their open reservations.
+-- Windows whose reserved quantity is not what their open reservations and open leases hold.
 SELECT t.customer_id, t.meter_id, t.start_at, t.reserved AS found,
-    coalesce(r.quantity, 0) AS expected
+    coalesce(r.quantity, 0) + coalesce(l.quantity, 0) AS expected
 FROM usage_total t
 LEFT JOIN LATERAL (
     SELECT sum(o.quantity) AS quantity
     FROM reservation o
     WHERE o.customer_id = t.customer_id AND o.meter_id = t.meter_id AND o.state = 'open'
-        AND t.start_at <= o.made_at AND o.made_at < t.end_at
+        AND o.start_at = t.start_at
 ) r ON true
-WHERE t.dimensions = '' AND t.reserved <> coalesce(r.quantity, 0)
+LEFT JOIN LATERAL (
+    SELECT sum(GREATEST(o.granted - o.used, 0)) AS quantity
+    FROM lease o
+    WHERE o.customer_id = t.customer_id AND o.meter_id = t.meter_id AND o.state = 'open'
+        AND o.start_at = t.start_at
+) l ON true
+WHERE t.dimensions = ''
+    AND t.reserved <> coalesce(r.quantity, 0) + coalesce(l.quantity, 0)
 LIMIT 20;

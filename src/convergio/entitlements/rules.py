@@ -1,10 +1,32 @@
-"""Who may, and how many of several asks fit."""
+"""Who may, how much a lease gets, and what a report makes of it."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Final
 
-from convergio.entitlements.model import ACCESS, Access, QuotaState, Reason
+from convergio.entitlements.errors import bad_sequence, below_reported, not_expired, settled_already
+from convergio.entitlements.model import (
+    ACCESS,
+    LEASE_LIFE,
+    Access,
+    Denied,
+    Lease,
+    QuotaState,
+    Reason,
+)
+from convergio.kernel.money import Money
 from convergio.kernel.quantity import add_up, subtract
 from convergio.metering.model import WindowRow
+from convergio.rating.model import Charge
+from convergio.rating.rules import rate
+
+_ZERO: Final = Decimal(0)
+_ONE: Final = Decimal(1)
+_HOLDERS: Final = 10
+_TICK: Final = timedelta(microseconds=1)
+SOON: Final = timedelta(seconds=1)
 
 
 def access(status: str | None) -> Access:
@@ -19,17 +41,174 @@ def refusal(found: Access) -> Reason | None:
     return Reason.SUSPENDED if found is Access.SUSPENDED else None
 
 
-def state(window: WindowRow, found: Access) -> QuotaState:
-    """Return the quota as its owner sees it."""
-    limit = window.quota_limit
-    held = add_up((window.used, window.reserved))
-    left = None if limit is None else max(Decimal(0), subtract(limit, held))
+def remaining(
+    window: WindowRow, *, stale: Decimal = _ZERO, over: Decimal = _ZERO
+) -> Decimal | None:
+    """Return what may still be reserved, None where there is no limit.
+
+    `stale` is reserved by reservations whose time is over, which hold nothing any more; `over` is
+    about to be counted on top.
+    """
+    if window.quota_limit is None:
+        return None
+    held = subtract(add_up((window.used, window.reserved, over)), stale)
+    return max(_ZERO, subtract(window.quota_limit, held))
+
+
+def limit_reached(window: WindowRow, quantity: Decimal, *, now: datetime) -> Denied:
+    """Return the denial of a full window, with when to ask again.
+
+    Where reservations alone fill it, they may be released at any time, so: soon.
+    """
+    fits_unreserved = (
+        window.quota_limit is not None and add_up((window.used, quantity)) <= window.quota_limit
+    )
+    retry_at = now + SOON if fits_unreserved else window.end_at
+    return Denied(Reason.LIMIT_REACHED, resets_at=window.end_at, retry_at=retry_at)
+
+
+def overage(window: WindowRow) -> Decimal | None:
+    """Return what was used beyond what is included, None where nothing is said to be."""
+    return None if window.included is None else max(_ZERO, subtract(window.used, window.included))
+
+
+def state(
+    window: WindowRow,
+    found: Access,
+    *,
+    stale: Decimal = _ZERO,
+    spend_cap: Money | None = None,
+    spend: Money | None = None,
+) -> QuotaState:
+    """Return the quota as its owner sees it, and why the next unit would be denied."""
+    left = remaining(window, stale=stale)
+    reason = refusal(found)
+    if reason is None and left is not None and left == 0:
+        reason = Reason.LIMIT_REACHED
+    if (
+        reason is None
+        and spend_cap is not None
+        and spend is not None
+        and spend.minor >= (spend_cap.minor)
+    ):
+        reason = Reason.SPEND_CAP
     return QuotaState(
-        limit=limit,
+        limit=window.quota_limit,
         included=window.included,
         used=window.used,
-        reserved=window.reserved,
+        reserved=subtract(window.reserved, stale),
         remaining=left,
+        overage=overage(window),
         resets_at=window.end_at,
         access=found,
+        reason=reason,
+        spend_cap=spend_cap,
+        spend=spend,
     )
+
+
+def overage_price(charge: Charge, quantity: Decimal, *, currency: str) -> Money:
+    """Return what using a quantity adds to the invoice: fees and minimums are owed anyway.
+
+    Rounds: as `rate`, which bills it.
+    """
+    used = rate(charge, quantity, currency=currency).total
+    return used - rate(charge, _ZERO, currency=currency).total
+
+
+def spend(charges: Mapping[int, Charge], used: Mapping[int, Decimal], *, currency: str) -> Money:
+    """Return what these quantities of meters add to the invoice; an unpriced meter adds nothing."""
+    total = Money.zero(currency)
+    for meter_id, charge in charges.items():
+        total += overage_price(charge, used.get(meter_id, _ZERO), currency=currency)
+    return total
+
+
+def slice_of(left: Decimal | None, wanted: Decimal) -> Decimal:
+    """Return how much of what is left one node gets: at most a tenth, at least one unit.
+
+    So ten nodes share a window, and near the limit each gets one unit at a time; a rest below one
+    unit goes whole. None left: there is no limit.
+    """
+    if left is None:
+        return wanted
+    tenth = Decimal(int(left) // _HOLDERS)
+    return min(wanted, max(tenth, min(left, _ONE)))
+
+
+def held(lease: Lease) -> Decimal:
+    """Return what a lease keeps from everybody else: granted and not reported as used."""
+    if lease.state != "open":
+        return _ZERO
+    return max(_ZERO, subtract(lease.granted, lease.used))
+
+
+def reported_at(lease: Lease, window: WindowRow | None, *, now: datetime) -> datetime:
+    """Return when reported usage counts: within the lease's life and the window that it is of.
+
+    A plan change may have cut that window since; the slice was taken from what came before.
+    """
+    latest = min(now, lease.expires_at - _TICK)
+    if window is not None:
+        latest = min(latest, window.end_at - _TICK)
+    return max(latest, lease.start_at)
+
+
+def is_repeat(lease: Lease, *, used: Decimal, sequence: int) -> bool:
+    """Say whether a report was counted already.
+
+    Raises: Conflict for another report of the same number, for an older one, for less than was
+    reported before, and for more of a settled lease.
+    """
+    if sequence == lease.sequence and sequence:
+        if used != lease.used:
+            raise bad_sequence(lease)
+        return True
+    if sequence <= lease.sequence:
+        raise bad_sequence(lease)
+    _not_less(lease, used)
+    return False
+
+
+def is_settled(lease: Lease, *, used: Decimal) -> bool:
+    """Say whether a lease is settled with this usage. Raises: Conflict when with another."""
+    if lease.state == "settled":
+        if used != lease.used:
+            raise settled_already(lease)
+        return True
+    _not_less(lease, used)
+    return False
+
+
+def _not_less(lease: Lease, used: Decimal) -> None:
+    if used < lease.used:
+        raise below_reported(lease)
+    if lease.state == "settled" and used > lease.used:
+        raise settled_already(lease)
+
+
+def reported(lease: Lease, *, used: Decimal, sequence: int) -> Lease:
+    """Return a lease after a report; `granted` never falls below what was used."""
+    return replace(lease, used=used, sequence=sequence, granted=max(lease.granted, used))
+
+
+def renewed(lease: Lease, *, more: Decimal, window: WindowRow, now: datetime) -> Lease:
+    """Return a lease with more granted and a new end, at most its window's."""
+    until = min(now + LEASE_LIFE, window.end_at, lease.end_at)
+    return replace(
+        lease, granted=add_up((lease.granted, more)), expires_at=max(lease.expires_at, until)
+    )
+
+
+def closed(lease: Lease, state_: str, *, used: Decimal, sequence: int, now: datetime) -> Lease:
+    """Return a lease that holds nothing any more."""
+    return replace(lease, used=used, sequence=sequence, state=state_, settled_at=now)
+
+
+def lose(lease: Lease, *, now: datetime) -> Lease:
+    """Return a lease given up as lost. Raises: Conflict while its node may still be deciding."""
+    if lease.state != "open":
+        return lease
+    if now < lease.expires_at:
+        raise not_expired(lease)
+    return closed(lease, "lost", used=lease.used, sequence=lease.sequence, now=now)
