@@ -5,7 +5,7 @@ nothing left to bill. Whatever a killed run had committed stays; the next run do
 numbers are taken last, under the series' own lock, so none is lost with a batch that fails.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,41 +14,38 @@ from uuid import UUID
 
 import msgspec
 
-from convergio.billing import errors, rules, store
+from convergio.billing import buying, crediting, errors, issuing, owing, rules, settling, store
 from convergio.billing.model import (
     Amounts,
     Buyer,
+    CreditDraft,
     Draft,
     Invoice,
     InvoiceView,
+    ParkedRow,
     Problem,
     Report,
     Status,
 )
-from convergio.catalog import actions as catalog
 from convergio.crypto.actions import Keyring
-from convergio.customers import actions as customers
-from convergio.customers.model import Personal
 from convergio.infra import outbox
 from convergio.infra.db import Database, Tx
 from convergio.infra.ids import new_id, typeid
 from convergio.infra.settings import Seller
-from convergio.kernel.errors import ConvergioError, Difference, Unavailable
+from convergio.kernel.errors import Difference, Unavailable
 from convergio.kernel.money import Money
 from convergio.kernel.periods import instant_text
 from convergio.ledger import actions as ledger
 from convergio.ledger.model import Account, Kind, Transfer
-from convergio.metering import actions as metering
 from convergio.subscriptions import actions as subscriptions
 from convergio.subscriptions.model import BillingView
 
 BATCH_CUSTOMERS: Final = 500
 GRACE: Final = timedelta(hours=1)
-TABLE: Final = "invoice"
-BUYER: Final = "sealed_buyer"
 _TRIES_MAX: Final = 5
 _FIRST: Final = UUID(int=0)
 Progress = Callable[[int], None]
+Issuer = issuing.Issuer
 
 
 class _Undone(Exception):
@@ -59,12 +56,10 @@ class _Undone(Exception):
 class _Run:
     """What every batch of a run shares."""
 
-    seller: Seller
-    keyring: Keyring
-    prices: rules.Prices
-    as_of: datetime
+    by: issuing.Issuer
+    prices: owing.Prices
     closed: datetime
-    now: datetime
+    can_pay: subscriptions.CanPay | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +68,7 @@ class _Batch:
 
     views: Sequence[BillingView]
     drafts: Sequence[Draft]
+    notes: Sequence[CreditDraft]
     problems: Sequence[Problem]
 
 
@@ -86,16 +82,20 @@ def run(
     grace: timedelta = GRACE,
     dry_run: bool = False,
     progress: Progress | None = None,
+    can_pay: subscriptions.CanPay | None = None,
 ) -> Report:
     """Invoice what is owed at boundaries up to `as_of` less the grace and not billed yet.
 
     Opens one transaction a batch of customers; `progress` hears how many customers each one had.
     Numbers and dates of issue follow `as_of`, the instant that the run pretends to be; ids follow
-    `now`. A dry run goes through the same code and undoes each batch. Locks: the batch's
-    subscriptions, then the series. Emits: invoice.finalized, subscription.canceled. Raises:
-    Unavailable when another writer stays in the way; what is committed stays.
+    `now`. `can_pay` says who has a payment method when a trial ends. A dry run goes through the
+    same code and undoes each batch. Locks: the batch's subscriptions, credited invoices, then the
+    series. Emits: invoice.finalized, credit_note.finalized, invoice.paid, billing.parked,
+    billing.unparked, and what `subscriptions.renew` emits. Raises: Unavailable when another writer
+    stays in the way; what is committed stays.
     """
-    shared = _Run(seller, keyring, rules.Prices(), as_of, as_of - grace, now)
+    by = issuing.Issuer(seller, keyring, as_of, now)
+    shared = _Run(by, owing.Prices(), as_of - grace, can_pay)
     report, run_id = Report(), new_id(now)
     with database.transaction() as tx:
         keyring.prepare(tx)
@@ -104,7 +104,7 @@ def run(
     after: UUID | None = None
     while True:
         batch = _committed(database, shared, after, keep=not dry_run)
-        report.add(batch.drafts, batch.problems, customers=len(batch.views))
+        report.add(batch.drafts, batch.problems, customers=len(batch.views), notes=batch.notes)
         if not batch.views:
             break
         if progress is not None:
@@ -124,7 +124,7 @@ def report_value(report: Report) -> dict[str, object]:
 
 def _committed(database: Database, shared: _Run, after: UUID | None, *, keep: bool) -> _Batch:
     """Bill one batch in a transaction of its own, again where a lock or a deadlock undid it."""
-    done = _Batch((), (), ())
+    done = _Batch((), (), (), ())
     for tries_left in reversed(range(_TRIES_MAX)):
         try:
             with suppress(_Undone), database.transaction() as tx:
@@ -141,145 +141,66 @@ def _committed(database: Database, shared: _Run, after: UUID | None, *, keep: bo
 
 def _bill(tx: Tx, shared: _Run, after: UUID | None) -> _Batch:
     """Read a batch in bulk, decide without the database, write it in bulk."""
+    by = shared.by
     views = subscriptions.for_billing(
-        tx, after=after, limit=BATCH_CUSTOMERS, until=shared.closed, now=shared.as_of
+        tx,
+        after=after,
+        limit=BATCH_CUSTOMERS,
+        until=shared.closed,
+        now=by.as_of,
+        can_pay=shared.can_pay,
     )
-    drafts, problems = _settled(tx, views, shared.prices, closed=shared.closed)
+    found = settling.settled(tx, views, shared.prices, closed=shared.closed, day=by.as_of)
+    wanted = {d.customer_id for d in found.drafts} | {n.customer_id for n in found.notes}
+    buyers, unreadable = buying.buyers_of(tx, by.keyring, wanted)
+    drafts = [draft for draft in found.drafts if draft.customer_id in buyers]
+    notes = [note for note in found.notes if note.customer_id in buyers]
+    if drafts or notes:
+        issuing.issue(tx, by, drafts, notes, buyers)
+    problems = found.problems + unreadable
     problems += [Problem(v.customer_id, "delayed_end", v.delay) for v in views if v.delay]
-    buyers, unreadable = _buyers(tx, shared.keyring, {d.customer_id for d in drafts})
-    drafts = [draft for draft in drafts if draft.customer_id in buyers]
-    if drafts:
-        _issue(tx, shared, drafts, buyers)
-    return _Batch(views, drafts, problems + unreadable)
+    _park(tx, views, problems, now=by.as_of)
+    out = found.waiting | {one.customer_id for one in problems}
+    subscriptions.close(tx, [view for view in views if view.customer_id not in out])
+    return _Batch(views, drafts, notes, problems)
 
 
-def _settled(
-    tx: Tx, views: Sequence[BillingView], prices: rules.Prices, *, closed: datetime
-) -> tuple[list[Draft], list[Problem]]:
-    """Return what owed - billed comes to for each customer, in the order of the customers."""
-    usage = _usage(tx, views, prices, closed=closed)
-    customer_ids = [view.customer_id for view in views]
-    billed = store.sum_billed(tx, customer_ids)
-    last = store.list_last_boundaries(tx, customer_ids)
-    drafts: list[Draft] = []
-    problems: list[Problem] = []
-    for view in views:
-        some, wrong = rules.bill(
-            view,
-            prices,
-            usage,
-            billed.get(view.customer_id, {}),
-            last_boundary=last.get(view.customer_id),
-            closed=closed,
-        )
-        drafts += some
-        problems += wrong
-    return drafts, problems
-
-
-def _usage(
-    tx: Tx, views: Sequence[BillingView], prices: rules.Prices, *, closed: datetime
-) -> rules.Usage:
-    """Read the prices that these customers pin and the usage that they are asked for."""
-    prices.add(catalog.prices(tx, prices.missing(views)))
-    requests = [one for v in views for one in rules.usage_requests(v, prices, closed=closed)]
-    return metering.usage_in(tx, requests)
-
-
-def _buyers(
-    tx: Tx, keyring: Keyring, customer_ids: set[UUID]
-) -> tuple[dict[UUID, str], list[Problem]]:
-    """Return each customer's snapshot as text to seal, and who cannot be named."""
-    ids = sorted(customer_ids)
-    accounts = customers.get_many(tx, ids) if ids else {}
-    known: dict[UUID, Personal] = {}
-    problems: list[Problem] = []
-    try:
-        known = dict(customers.personal_many(tx, keyring, ids))
-    except ConvergioError:
-        for customer_id in ids:  # the bulk read names nobody: find out who it is
-            try:
-                known |= customers.personal_many(tx, keyring, [customer_id])
-            except ConvergioError as error:
-                problems.append(Problem(customer_id, error.code, error.detail))
-    unreadable = {problem.customer_id for problem in problems}
-    nobody = Personal()
-    return {
-        customer_id: rules.buyer_text(account, known.get(customer_id, nobody))
-        for customer_id, account in accounts.items()
-        if customer_id not in unreadable
-    }, problems
-
-
-def _issue(tx: Tx, shared: _Run, drafts: Sequence[Draft], buyers: Mapping[UUID, str]) -> None:
-    """Write invoices: all that can wait for nobody first, then the numbers, then commit."""
-    ids = [new_id(shared.now) for _ in drafts]
-    store.copy_lines(tx, drafts, ids)
-    ledger.post_many(tx, _transfers(shared, drafts, ids))
-    outbox.emit_many(
-        tx,
-        [
-            outbox.Fact(
-                "invoice.finalized",
-                draft.customer_id,
-                invoice_id,
-                {"total": draft.total.text(), "currency": draft.total.currency},
-            )
-            for draft, invoice_id in zip(drafts, ids, strict=True)
-        ],
-        now=shared.as_of,
-    )
-    seal = shared.keyring.seal_retained
-    sealed = [
-        seal(tx, TABLE, BUYER, invoice_id, buyers[draft.customer_id])
-        for draft, invoice_id in zip(drafts, ids, strict=True)
-    ]
-    seller = shared.seller
-    store.lock_series(tx, seller.series)
-    last = store.find_last_issue(tx, seller.series)
-    day = rules.issue_day(shared.as_of, seller.time_zone, last=last)
-    numbers = store.take_numbers(tx, seller.series, count=len(drafts), issued_on=day)
-    store.copy_invoices(
-        tx,
-        rules.number_drafts(
-            drafts,
-            ids,
-            numbers,
-            sealed,
-            net_days=seller.net_days,
-            finalized_at=shared.as_of,
-        ),
-    )
-
-
-def _transfers(shared: _Run, drafts: Sequence[Draft], ids: Sequence[UUID]) -> list[Transfer]:
-    return [
-        Transfer(
-            draft.customer_id,
-            new_id(shared.now),
-            Kind.INVOICE,
-            invoice_id,
-            Account.RECEIVABLE,
-            account,
-            amount,
-            shared.as_of,
-        )
-        for draft, invoice_id in zip(drafts, ids, strict=True)
-        for account, amount in rules.revenue(draft).items()
-    ]
+def _park(
+    tx: Tx, views: Sequence[BillingView], problems: Sequence[Problem], *, now: datetime
+) -> None:
+    """Note who is left out and why, and take off the list whose reason is gone."""
+    out = {one.customer_id: one for one in problems}
+    parked = store.park(tx, list(out.values()), parked_at=now) if out else []
+    gone = store.unpark(tx, [v.customer_id for v in views if v.customer_id not in out])
+    facts = [outbox.Fact("billing.parked", one, one, {"code": out[one].code}) for one in parked]
+    facts += [outbox.Fact("billing.unparked", one, one, {}) for one in gone]
+    outbox.emit_many(tx, facts, now=now)
 
 
 def apply_payment(
     tx: Tx, *, customer_id: UUID, invoice_id: UUID, amount: Money, now: datetime
 ) -> Invoice:
-    """Take a payment off an open invoice; the one that completes it makes it paid.
+    """Take a captured payment off what is due of an invoice; the rest is the customer's balance.
 
-    Locks: the invoice. Emits: invoice.paid. Raises: NotFound; Conflict when the invoice is not
-    open, is in another currency, or has less due.
+    The one that completes an invoice makes it paid, also one that was given up. Locks: the
+    invoice. Emits: invoice.paid. Raises: NotFound; Conflict for another currency.
     """
-    paid = rules.pay(lock_invoice(tx, customer_id, invoice_id), amount)
-    store.save_payment(tx, paid)
-    if paid.status == Status.PAID:
+    invoice = lock_invoice(tx, customer_id, invoice_id)
+    paid, excess = rules.pay(invoice, amount)
+    store.save_settled(tx, paid)
+    moves = [(Kind.EXCESS, Account.RECEIVABLE, Account.CUSTOMER_CREDIT, excess)]
+    if invoice.status == Status.UNCOLLECTIBLE:
+        regained = amount - excess
+        moves.append((Kind.WRITE_OFF, Account.RECEIVABLE, Account.WRITE_OFF, regained))
+    ledger.post_many(
+        tx,
+        [
+            Transfer(customer_id, new_id(now), kind, invoice_id, debit, credit, moved, now)
+            for kind, debit, credit, moved in moves
+            if moved.minor
+        ],
+    )
+    if paid.status == Status.PAID and invoice.status != Status.PAID:
         outbox.emit(tx, "invoice.paid", customer_id=customer_id, subject=invoice_id, now=now)
     return paid
 
@@ -341,9 +262,16 @@ def paid_amounts(tx: Tx, customer_ids: Sequence[UUID]) -> list[Amounts]:
     return [one for one in store.list_amounts(tx, customer_ids) if one.paid]
 
 
+def parked(tx: Tx) -> list[ParkedRow]:
+    """Return the customers whom the run leaves out, and why, the longest first."""
+    return store.list_parked(tx)
+
+
 def read(tx: Tx, keyring: Keyring, invoice: Invoice) -> InvoiceView:
     """Return an invoice with its lines and the buyer as of its issue. Raises: Fault."""
-    sealed = keyring.open_retained(tx, TABLE, BUYER, invoice.invoice_id, invoice.sealed_buyer)
+    sealed = keyring.open_retained(
+        tx, issuing.TABLE, issuing.BUYER, invoice.invoice_id, invoice.sealed_buyer
+    )
     lines = store.list_lines(tx, invoice.customer_id, invoice.invoice_id)
     zones = {s.subscription_id: s.time_zone for s in subscriptions.history(tx, invoice.customer_id)}
     return InvoiceView(
@@ -354,6 +282,12 @@ def read(tx: Tx, keyring: Keyring, invoice: Invoice) -> InvoiceView:
     )
 
 
+def billed_until(tx: Tx) -> datetime | None:
+    """Return how far the furthest run has billed, its grace taken off; None if it never ended."""
+    last = store.find_last_run(tx)
+    return last.closed if last is not None else None
+
+
 def verify(tx: Tx) -> list[Difference]:
     """Return where invoices differ from what is owed, from their lines, numbers or transfers.
 
@@ -361,15 +295,16 @@ def verify(tx: Tx) -> list[Difference]:
     have found. Usage that came in after its boundary is not: it waits for the next invoice.
     """
     found = [rules.unequal(row) for row in store.find_unequal(tx)]
+    found += [crediting.strange(row) for row in store.find_strange(tx)]
     for row in store.list_numbering(tx):
         found += rules.gaps(row)
     last = store.find_last_run(tx)
     if last is None:
         return found
-    prices, closed, after = rules.Prices(), last.closed or last.as_of, None
+    prices, closed, after = owing.Prices(), last.closed or last.as_of, None
     begun = last.started_at if last.closed is not None else None
     while views := subscriptions.as_stored(tx, after=after, limit=BATCH_CUSTOMERS, until=closed):
-        usage = _usage(tx, views, prices, closed=closed)
+        usage = settling.usage_of(tx, views, prices, closed=closed)
         customer_ids = [view.customer_id for view in views]
         billed = store.sum_billed(tx, customer_ids)
         for view in views:
@@ -381,7 +316,9 @@ def verify(tx: Tx) -> list[Difference]:
 
 
 def _unposted(tx: Tx, customer_ids: Sequence[UUID]) -> list[Difference]:
-    """Return invoices whose lines and transfers differ."""
-    return rules.unposted(
-        store.list_revenue(tx, customer_ids), ledger.posted(tx, customer_ids, kind=Kind.INVOICE)
+    """Return documents whose lines and transfers differ."""
+    invoices = ledger.posted(tx, customer_ids, kind=Kind.INVOICE)
+    notes = ledger.posted(tx, customer_ids, kind=Kind.CREDIT_NOTE)
+    return rules.unposted("invoice", store.list_revenue(tx, customer_ids), invoices) + (
+        rules.unposted("credit note", store.list_reversed(tx, customer_ids), notes, sign=-1)
     )

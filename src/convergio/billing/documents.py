@@ -117,6 +117,8 @@ _WORDS: Final[Mapping[Language, Mapping[str, str]]] = {
         "void_headline": "Void: nothing is due",
         "late_usage": "usage of an earlier period",
         "late_fee": "fee of an earlier period",
+        "credit_usage": "credit for corrected usage",
+        "credit_fee": "credit for unused time",
     },
     "it": {
         "invoice": "Fattura",
@@ -141,6 +143,8 @@ _WORDS: Final[Mapping[Language, Mapping[str, str]]] = {
         "void_headline": "Annullata: nulla è dovuto",
         "late_usage": "consumo di un periodo precedente",
         "late_fee": "canone di un periodo precedente",
+        "credit_usage": "accredito per consumo rettificato",
+        "credit_fee": "accredito per il tempo non goduto",
     },
 }
 # The steps of rating speak English; these are all the phrases that they are made of.
@@ -216,11 +220,12 @@ def _address(text: str, country: str | None, language: Language) -> tuple[str, .
 def _line_of(line: InvoiceLine, language: Language) -> DocumentLine:
     """Return a stored line; one that amends an earlier period shows no steps but says so."""
     steps = _steps_of(line, language)
-    late = line.reason.startswith("late ")
+    late = line.reason.startswith(("late ", "credit: "))
     only = steps[0] if len(steps) == 1 and not late else None
     name = line.description
     if late:
-        words = _WORDS[language]["late_fee" if line.kind == "fixed" else "late_usage"]
+        kind = "fee" if line.kind == "fixed" else "usage"
+        words = _WORDS[language][f"{'late' if line.amount >= 0 else 'credit'}_{kind}"]
         name = f"{name.removesuffix(f': {line.reason}')}: {words}"
     return DocumentLine(
         description=name,

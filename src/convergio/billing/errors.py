@@ -20,12 +20,59 @@ def not_open(number: str, status: str) -> Conflict:
     return Conflict(f"invoice {number} is {status}; it takes no payment", code="not_open")
 
 
-def too_much(number: str, due: str) -> Conflict:
-    """Say that a payment is larger than what is due."""
-    return Conflict(f"invoice {number} has {due} due; apply at most that", code="overpaid")
-
-
 def other_currency(number: str, currency: str) -> Conflict:
     """Say that a payment is in another currency than the invoice."""
     detail = f"invoice {number} is in {currency}; pay it in {currency}"
     return Conflict(detail, code="other_currency")
+
+
+def void_already(number: str) -> Conflict:
+    """Say that nothing is left of a void invoice."""
+    return Conflict(f"invoice {number} is void; nothing of it is left", code="void")
+
+
+def cannot_void(number: str, status: str) -> Conflict:
+    """Say which invoices can be voided."""
+    detail = f"invoice {number} is {status} or partly paid; write a credit note instead"
+    return Conflict(detail, code="cannot_void")
+
+
+def beyond_credit(number: str, left: str) -> Conflict:
+    """Say that more is asked for than is left to credit."""
+    detail = f"{left} is left to credit of invoice {number} or its line; ask for at most that"
+    return Conflict(detail, code="beyond_credit", field="amount")
+
+
+def bad_reason(size_max: int) -> Invalid:
+    """Say that a credit note gives a reason."""
+    detail = f"write why, in 1 to {size_max} printable characters"
+    return Invalid(detail, code="bad_reason", field="reason")
+
+
+def unknown_line(number: str) -> NotFound:
+    """Say that an invoice has no such line."""
+    detail = f"invoice {number} has no such line; see `convergio invoice`"
+    return NotFound(detail, code="unknown_line", field="line")
+
+
+def too_many_lines(count: int, limit: int) -> Conflict:
+    """Say that a subscription got more lines in a day than any real change makes."""
+    detail = f"{count} lines in a day for one subscription, at most {limit}: something goes round"
+    return Conflict(detail, code="too_many_lines")
+
+
+def unreadable_buyer(why: str) -> Conflict:
+    """Say that the buyer cannot be named on a document."""
+    return Conflict(f"the buyer cannot be read: {why}", code="unreadable_buyer")
+
+
+def unknown_note() -> NotFound:
+    """Say that there is no such credit note."""
+    detail = "there is no such credit note; see `convergio invoice credits`"
+    return NotFound(detail, code="unknown_credit_note", field="credit_note")
+
+
+def bad_note_number(text: str) -> Invalid:
+    """Say how a credit note's number reads."""
+    detail = f"'{text[:40]}' is not its number; write one such as CVG-CN-2025-000004"
+    return Invalid(detail, code="bad_number", field="credit_note")

@@ -45,7 +45,10 @@ class ChargeKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What is owed for a key, from `due_at` on. `steps` is the arithmetic, as JSON."""
+    """What is owed for a key, from `due_at` on. `steps` is the arithmetic, as JSON.
+
+    `amended_at` and `why`: an end within the period that took a part of it back.
+    """
 
     key: ChargeKey
     subscription_id: UUID
@@ -57,6 +60,8 @@ class Charge:
     name: str
     time_zone: str
     steps: str
+    amended_at: datetime | None = None
+    why: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,13 @@ class Billed:
     amount: int
     quantity: Decimal
     period_end: datetime
+
+
+class LineId(NamedTuple):
+    """A stored line: its invoice and its number there."""
+
+    invoice_id: UUID
+    line_number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +93,12 @@ class Line:
     quantity: Decimal
     amount: Money
     detail: str
+    origin: LineId | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An invoice before it has an id and a number."""
+    """An invoice before it has an id and a number; below zero it becomes a credit note."""
 
     customer_id: UUID
     boundary_at: datetime
@@ -104,7 +117,11 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Invoice:
-    """A finalised invoice. Only `status` and `paid` ever change."""
+    """A finalised invoice. Only `status` and what settles it ever change.
+
+    `credited` is what credit notes took off what was due, `from_balance` what the customer's
+    credit balance paid at once, `excess` what of `paid` was more than was due.
+    """
 
     customer_id: UUID
     invoice_id: UUID
@@ -120,6 +137,9 @@ class Invoice:
     due_on: date
     finalized_at: datetime
     sealed_buyer: bytes = field(repr=False)
+    credited: int = 0
+    from_balance: int = 0
+    excess: int = 0
 
     @property
     def number_text(self) -> str:
@@ -128,8 +148,9 @@ class Invoice:
 
     @property
     def due(self) -> Money:
-        """What is still to be paid."""
-        return Money(self.total - self.paid, self.currency)
+        """What is still to be paid: less what was paid, credited and taken from the balance."""
+        settled = self.paid - self.excess + self.credited + self.from_balance
+        return Money(self.total - settled, self.currency)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +182,8 @@ class InvoiceLine:
     amount: int
     currency: str
     detail: Mapping[str, Any]
+    origin_invoice_id: UUID | None = None
+    origin_line: int | None = None
 
 
 class Buyer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -225,13 +248,132 @@ class NumberingRow:
 
 @dataclass(frozen=True, slots=True)
 class RevenueRow:
-    """What an invoice's lines of one kind add up to."""
+    """What the lines of one kind of an invoice or credit note add up to."""
 
     customer_id: UUID
-    invoice_id: UUID
+    source_id: UUID
     kind: Kind
     currency: str
     amount: int
+
+
+class CreditKind(StrEnum):
+    """A correction lowers what is billed, so owed - billed sees it; a concession never does."""
+
+    CORRECTION = "correction"
+    CONCESSION = "concession"
+
+
+class Voiding(StrEnum):
+    """What becomes of a void invoice's lines: billed again, or never (RULES 2)."""
+
+    REISSUE = "reissue"
+    WAIVE = "waive"
+
+
+@dataclass(frozen=True, slots=True)
+class Creditable:
+    """A stored line and what is left to credit of it; below zero for one that took back."""
+
+    customer_id: UUID
+    invoice_id: UUID
+    line_number: int
+    item_id: UUID
+    period_start: datetime
+    kind: str
+    dimensions: str
+    description: str
+    currency: str
+    remaining: int
+
+    @property
+    def key(self) -> ChargeKey:
+        """The charge that the line is of."""
+        return ChargeKey(self.item_id, self.period_start, Kind(self.kind), self.dimensions)
+
+
+@dataclass(frozen=True, slots=True)
+class CreditLine:
+    """What is given back of one line; below zero where that line itself had taken back."""
+
+    invoice_line: int
+    kind: Kind
+    description: str
+    quantity: Decimal
+    amount: Money
+
+
+@dataclass(frozen=True, slots=True)
+class CreditDraft:
+    """A credit note of one invoice before it has an id and a number."""
+
+    customer_id: UUID
+    invoice_id: UUID
+    kind: CreditKind
+    reason: str
+    lines: tuple[CreditLine, ...]
+    total: Money
+
+
+@dataclass(frozen=True, slots=True)
+class CreditNote:
+    """A finalised credit note; it never changes.
+
+    `applied` went to what was due of its invoice, the rest to the customer's credit balance.
+    """
+
+    customer_id: UUID
+    credit_note_id: UUID
+    invoice_id: UUID
+    series: str
+    year: int
+    number: int
+    kind: CreditKind
+    reason: str
+    currency: str
+    total: int
+    applied: int
+    issued_on: date
+    finalized_at: datetime
+    sealed_buyer: bytes = field(repr=False)
+
+    @property
+    def number_text(self) -> str:
+        """The number as the document shows it: `CVG-CN-2025-000004`."""
+        return f"{self.series}-{self.year}-{self.number:06d}"
+
+
+@dataclass(frozen=True, slots=True)
+class CreditNoteLine:
+    """A stored line of a credit note."""
+
+    line_number: int
+    invoice_id: UUID
+    invoice_line: int
+    description: str
+    quantity: Decimal
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedRow:
+    """A customer whom the run leaves out until the reason is gone."""
+
+    customer_id: UUID
+    code: str
+    reason: str
+    parked_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StrangeRow:
+    """A sum that two places disagree about."""
+
+    customer_id: UUID
+    document_id: UUID
+    what: str
+    expected: int
+    found: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,10 +395,23 @@ class Report:
     customers: int = 0
     lines: int = 0
     problems: list[Problem] = field(default_factory=list)
+    credit_notes: int = 0
+    credited: dict[str, int] = field(default_factory=dict)
 
-    def add(self, drafts: Sequence[Draft], problems: Sequence[Problem], *, customers: int) -> None:
+    def add(
+        self,
+        drafts: Sequence[Draft],
+        problems: Sequence[Problem],
+        *,
+        customers: int,
+        notes: Sequence[CreditDraft] = (),
+    ) -> None:
         """Count a batch that was committed."""
         self.invoices += len(drafts)
+        self.credit_notes += len(notes)
+        for one in notes:
+            known = self.credited.get(one.total.currency, 0)
+            self.credited[one.total.currency] = known + one.total.minor
         self.customers += customers
         self.problems += problems
         for draft in drafts:
@@ -266,7 +421,7 @@ class Report:
 
     def value(self, name: Callable[[UUID], str] = str) -> dict[str, object]:
         """Return the report as JSON takes it; `name` gives a customer's public id."""
-        return {
+        value: dict[str, object] = {
             "invoices": self.invoices,
             "total": {
                 currency: Money(minor, currency).text()
@@ -279,3 +434,10 @@ class Report:
                 for one in self.problems
             ],
         }
+        if self.credit_notes:
+            value["credit_notes"] = self.credit_notes
+            value["credited"] = {
+                currency: Money(minor, currency).text()
+                for currency, minor in sorted(self.credited.items())
+            }
+        return value

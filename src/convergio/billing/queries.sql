@@ -1,9 +1,31 @@
 -- name: sum_billed
--- What the lines of each charge key add up to, for a page of customers.
+-- What the lines of each charge key, less corrections of them, add up to for a page of customers,
+-- but for periods before their subscription's floor.
+WITH floors AS (
+    SELECT subscription_id, floor
+    FROM unnest(:subscription_ids::uuid[], :floors::timestamptz[]) AS f (subscription_id, floor)
+)
 SELECT customer_id, item_id, period_start, kind, dimensions, max(period_end) AS period_end,
     sum(amount)::bigint AS amount, sum(quantity) AS quantity
-FROM invoice_line
-WHERE customer_id = ANY(:customer_ids::uuid[])
+FROM (
+    SELECT l.customer_id, l.item_id, l.period_start, l.kind, l.dimensions, l.period_end, l.amount,
+        l.quantity
+    FROM invoice_line AS l
+    LEFT JOIN floors AS f ON f.subscription_id = l.subscription_id
+    WHERE l.customer_id = ANY(:customer_ids::uuid[])
+        AND (f.floor IS NULL OR l.period_start >= f.floor)
+    UNION ALL
+    SELECT l.customer_id, l.item_id, l.period_start, l.kind, l.dimensions, l.period_end,
+        -c.amount, -c.quantity
+    FROM credit_note_line AS c
+    JOIN credit_note AS n
+        ON n.customer_id = c.customer_id AND n.credit_note_id = c.credit_note_id
+    JOIN invoice_line AS l ON l.customer_id = c.customer_id AND l.invoice_id = c.invoice_id
+        AND l.line_number = c.invoice_line
+    LEFT JOIN floors AS f ON f.subscription_id = l.subscription_id
+    WHERE c.customer_id = ANY(:customer_ids::uuid[]) AND n.kind = 'correction'
+        AND (f.floor IS NULL OR l.period_start >= f.floor)
+) AS every
 GROUP BY customer_id, item_id, period_start, kind, dimensions;
 
 -- name: list_last_boundaries
@@ -17,12 +39,13 @@ GROUP BY customer_id;
 -- Load lines in bulk; their invoices follow in the same transaction (a deferred foreign key).
 COPY invoice_line (customer_id, invoice_id, line_number, subscription_id, item_id, period_start,
     kind, dimensions, period_end, price_id, reason, description, quantity, amount, currency,
-    detail) FROM STDIN;
+    detail, origin_invoice_id, origin_line) FROM STDIN;
 
 -- name: copy_invoices
 -- Load numbered invoices in bulk.
 COPY invoice (customer_id, invoice_id, boundary_at, series, year, number, status, currency, total,
-    paid, issued_on, due_on, finalized_at, sealed_buyer) FROM STDIN;
+    paid, issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess)
+    FROM STDIN;
 
 -- name: lock_series
 -- Make everyone who numbers this series take turns until the transaction ends.
@@ -59,28 +82,28 @@ LIMIT 1;
 -- name: find_invoice^
 -- One invoice of one customer.
 SELECT customer_id, invoice_id, boundary_at, series, year, number, status, currency, total, paid,
-    issued_on, due_on, finalized_at, sealed_buyer
+    issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess
 FROM invoice
 WHERE customer_id = :customer_id AND invoice_id = :invoice_id;
 
 -- name: find_identified^
 -- The invoice with an id, whoever its customer is.
 SELECT customer_id, invoice_id, boundary_at, series, year, number, status, currency, total, paid,
-    issued_on, due_on, finalized_at, sealed_buyer
+    issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess
 FROM invoice
 WHERE invoice_id = :invoice_id;
 
 -- name: find_numbered^
 -- The invoice with a number.
 SELECT customer_id, invoice_id, boundary_at, series, year, number, status, currency, total, paid,
-    issued_on, due_on, finalized_at, sealed_buyer
+    issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess
 FROM invoice
 WHERE series = :series AND year = :year AND number = :number;
 
 -- name: lock_invoice^
 -- Lock one invoice of one customer.
 SELECT customer_id, invoice_id, boundary_at, series, year, number, status, currency, total, paid,
-    issued_on, due_on, finalized_at, sealed_buyer
+    issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess
 FROM invoice
 WHERE customer_id = :customer_id AND invoice_id = :invoice_id
 FOR UPDATE;
@@ -88,7 +111,7 @@ FOR UPDATE;
 -- name: page_open
 -- The next open invoices in the order of customer and id.
 SELECT customer_id, invoice_id, boundary_at, series, year, number, status, currency, total, paid,
-    issued_on, due_on, finalized_at, sealed_buyer
+    issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess
 FROM invoice
 WHERE status = 'open'
     AND (customer_id, invoice_id) > (:after_customer_id::uuid, :after_invoice_id::uuid)
@@ -98,7 +121,7 @@ LIMIT :limit;
 -- name: page_invoices
 -- The next invoices in the order of customer and id, of one customer or status where given.
 SELECT customer_id, invoice_id, boundary_at, series, year, number, status, currency, total, paid,
-    issued_on, due_on, finalized_at, sealed_buyer
+    issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess
 FROM invoice
 WHERE (customer_id, invoice_id) > (:after_customer_id::uuid, :after_invoice_id::uuid)
     AND (:customer_id::uuid IS NULL OR customer_id = :customer_id)
@@ -106,15 +129,24 @@ WHERE (customer_id, invoice_id) > (:after_customer_id::uuid, :after_invoice_id::
 ORDER BY customer_id, invoice_id
 LIMIT :limit;
 
--- name: save_payment!
--- Store what is paid of an invoice.
-UPDATE invoice SET paid = :paid, status = :status
+-- name: lock_invoices
+-- Lock invoices of customers in the order of their ids.
+SELECT customer_id, invoice_id, boundary_at, series, year, number, status, currency, total, paid,
+    issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess
+FROM invoice
+WHERE customer_id = ANY(:customer_ids::uuid[]) AND invoice_id = ANY(:invoice_ids::uuid[])
+ORDER BY customer_id, invoice_id
+FOR UPDATE;
+
+-- name: save_settled!
+-- Store how an invoice stands and what settles it.
+UPDATE invoice SET status = :status, paid = :paid, credited = :credited, excess = :excess
 WHERE customer_id = :customer_id AND invoice_id = :invoice_id;
 
 -- name: list_lines
 -- The lines of one invoice.
 SELECT line_number, subscription_id, item_id, period_start, kind, dimensions, period_end, price_id,
-    reason, description, quantity, amount, currency, detail
+    reason, description, quantity, amount, currency, detail, origin_invoice_id, origin_line
 FROM invoice_line
 WHERE customer_id = :customer_id AND invoice_id = :invoice_id
 ORDER BY line_number;
@@ -142,7 +174,11 @@ FROM invoice_series AS s
 FULL JOIN (
     SELECT series, year, min(number) AS lowest, max(number) AS highest, count(*) AS invoices,
         count(DISTINCT number) AS numbers
-    FROM invoice
+    FROM (
+        SELECT series, year, number FROM invoice
+        UNION ALL
+        SELECT series, year, number FROM credit_note
+    ) AS every
     GROUP BY series, year
 ) AS i ON i.series = s.series AND i.year = s.year
 ORDER BY 1, 2;
@@ -156,9 +192,167 @@ ORDER BY customer_id, invoice_id;
 
 -- name: list_revenue
 -- What the lines of each invoice add up to by kind, for a page of customers.
-SELECT customer_id, invoice_id, kind, currency, sum(amount)::bigint AS amount
+SELECT customer_id, invoice_id AS source_id, kind, currency, sum(amount)::bigint AS amount
 FROM invoice_line
 WHERE customer_id = ANY(:customer_ids::uuid[])
 GROUP BY customer_id, invoice_id, kind, currency
 HAVING sum(amount) <> 0
 ORDER BY customer_id, invoice_id, kind;
+
+-- name: list_reversed
+-- What the lines of each credit note add up to by the kind of what they take back.
+SELECT c.customer_id, c.credit_note_id AS source_id, l.kind, l.currency,
+    sum(c.amount)::bigint AS amount
+FROM credit_note_line AS c
+JOIN invoice_line AS l ON l.customer_id = c.customer_id AND l.invoice_id = c.invoice_id
+    AND l.line_number = c.invoice_line
+WHERE c.customer_id = ANY(:customer_ids::uuid[])
+GROUP BY c.customer_id, c.credit_note_id, l.kind, l.currency
+HAVING sum(c.amount) <> 0
+ORDER BY c.customer_id, c.credit_note_id, l.kind;
+
+-- name: list_creditable
+-- What is left to credit of each line, the newest invoice first: less credit notes, and less what
+-- later lines took back, unless a credit note undid that again.
+WITH noted AS (
+    SELECT customer_id, invoice_id, invoice_line, sum(amount) AS amount
+    FROM credit_note_line
+    WHERE customer_id = ANY(:customer_ids::uuid[])
+    GROUP BY customer_id, invoice_id, invoice_line
+), netted AS (
+    SELECT o.customer_id, o.origin_invoice_id AS invoice_id, o.origin_line AS invoice_line,
+        sum(o.amount - COALESCE(r.amount, 0)) AS amount
+    FROM invoice_line AS o
+    LEFT JOIN noted AS r ON r.customer_id = o.customer_id AND r.invoice_id = o.invoice_id
+        AND r.invoice_line = o.line_number
+    WHERE o.customer_id = ANY(:customer_ids::uuid[]) AND o.origin_invoice_id IS NOT NULL
+    GROUP BY o.customer_id, o.origin_invoice_id, o.origin_line
+)
+SELECT l.customer_id, l.invoice_id, l.line_number, l.item_id, l.period_start, l.kind,
+    l.dimensions, l.description, l.currency,
+    (l.amount - COALESCE(c.amount, 0) + COALESCE(n.amount, 0))::bigint AS remaining
+FROM invoice_line AS l
+JOIN invoice AS i ON i.customer_id = l.customer_id AND i.invoice_id = l.invoice_id
+LEFT JOIN noted AS c ON c.customer_id = l.customer_id AND c.invoice_id = l.invoice_id
+    AND c.invoice_line = l.line_number
+LEFT JOIN netted AS n ON n.customer_id = l.customer_id AND n.invoice_id = l.invoice_id
+    AND n.invoice_line = l.line_number
+WHERE l.customer_id = ANY(:customer_ids::uuid[])
+    AND (:invoice_id::uuid IS NULL OR l.invoice_id = :invoice_id::uuid)
+ORDER BY l.customer_id, i.finalized_at DESC, i.boundary_at DESC, l.line_number;
+
+-- name: copy_credit_notes
+-- Load numbered credit notes in bulk.
+COPY credit_note (customer_id, credit_note_id, invoice_id, series, year, number, kind, reason,
+    currency, total, applied, issued_on, finalized_at, sealed_buyer) FROM STDIN;
+
+-- name: copy_credit_note_lines
+-- Load the lines of credit notes in bulk.
+COPY credit_note_line (customer_id, credit_note_id, line_number, invoice_id, invoice_line,
+    description, quantity, amount) FROM STDIN;
+
+-- name: page_credit_notes
+-- The next credit notes in the order of customer and id, of one customer or invoice where given.
+SELECT customer_id, credit_note_id, invoice_id, series, year, number, kind, reason, currency,
+    total, applied, issued_on, finalized_at, sealed_buyer
+FROM credit_note
+WHERE (customer_id, credit_note_id) > (:after_customer_id::uuid, :after_credit_note_id::uuid)
+    AND (:customer_id::uuid IS NULL OR customer_id = :customer_id)
+    AND (:invoice_id::uuid IS NULL OR invoice_id = :invoice_id)
+ORDER BY customer_id, credit_note_id
+LIMIT :limit;
+
+-- name: find_credit_note
+-- The credit note with a number.
+SELECT customer_id, credit_note_id, invoice_id, series, year, number, kind, reason, currency,
+    total, applied, issued_on, finalized_at, sealed_buyer
+FROM credit_note
+WHERE series = :series AND year = :year AND number = :number;
+
+-- name: list_credit_note_lines
+-- The lines of one credit note.
+SELECT line_number, invoice_id, invoice_line, description, quantity, amount
+FROM credit_note_line
+WHERE customer_id = :customer_id AND credit_note_id = :credit_note_id
+ORDER BY line_number;
+
+-- name: count_lines_since
+-- How many lines each subscription of these customers got on invoices since an instant.
+SELECT l.customer_id, l.subscription_id, count(*) AS lines
+FROM invoice AS i
+JOIN invoice_line AS l ON l.customer_id = i.customer_id AND l.invoice_id = i.invoice_id
+WHERE i.customer_id = ANY(:customer_ids::uuid[]) AND i.finalized_at >= :since
+GROUP BY l.customer_id, l.subscription_id;
+
+-- name: park
+-- Note why a customer is left out; who is parked already keeps the day. Return who is new.
+INSERT INTO billing_park AS p (customer_id, code, reason, parked_at)
+SELECT n.customer_id, n.code, n.reason, :parked_at::timestamptz
+FROM unnest(:customer_ids::uuid[], :codes::text[], :reasons::text[])
+    AS n (customer_id, code, reason)
+ON CONFLICT (customer_id) DO UPDATE SET code = excluded.code, reason = excluded.reason
+RETURNING p.customer_id, p.parked_at = :parked_at::timestamptz AS is_new;
+
+-- name: unpark
+-- Take customers off the list whose reason is gone; return who was on it.
+DELETE FROM billing_park
+WHERE customer_id = ANY(:customer_ids::uuid[])
+RETURNING customer_id;
+
+-- name: list_parked
+-- Everyone who is left out, and why.
+SELECT customer_id, code, reason, parked_at FROM billing_park ORDER BY parked_at, customer_id;
+
+-- name: find_strange
+-- Sums that two places disagree about: what credit notes, the balance and excess payments did.
+SELECT customer_id, document_id, what, expected::bigint AS expected, found::bigint AS found
+FROM (
+    SELECT i.customer_id, i.invoice_id AS document_id, 'credited' AS what,
+        COALESCE(sum(n.applied), 0) AS expected, i.credited AS found
+    FROM invoice AS i
+    LEFT JOIN credit_note AS n
+        ON n.customer_id = i.customer_id AND n.invoice_id = i.invoice_id
+    WHERE i.credited <> 0 OR n.applied <> 0
+    GROUP BY i.customer_id, i.invoice_id, i.credited
+    UNION ALL
+    SELECT i.customer_id, i.invoice_id, 'from_balance', COALESCE(sum(t.amount), 0), i.from_balance
+    FROM invoice AS i
+    LEFT JOIN ledger_transfer AS t ON t.customer_id = i.customer_id
+        AND t.source_id = i.invoice_id AND t.kind = 'balance'
+    WHERE i.from_balance <> 0
+    GROUP BY i.customer_id, i.invoice_id, i.from_balance
+    UNION ALL
+    SELECT i.customer_id, i.invoice_id, 'excess', COALESCE(sum(t.amount), 0), i.excess
+    FROM invoice AS i
+    LEFT JOIN ledger_transfer AS t ON t.customer_id = i.customer_id
+        AND t.source_id = i.invoice_id AND t.kind = 'excess'
+    WHERE i.excess <> 0
+    GROUP BY i.customer_id, i.invoice_id, i.excess
+    UNION ALL
+    SELECT n.customer_id, n.credit_note_id, 'total of credit note', COALESCE(sum(c.amount), 0),
+        n.total
+    FROM credit_note AS n
+    LEFT JOIN credit_note_line AS c
+        ON c.customer_id = n.customer_id AND c.credit_note_id = n.credit_note_id
+    GROUP BY n.customer_id, n.credit_note_id, n.total
+    UNION ALL
+    SELECT n.customer_id, n.credit_note_id, 'rest of credit note', n.total - n.applied,
+        COALESCE(sum(t.amount), 0)
+    FROM credit_note AS n
+    LEFT JOIN ledger_transfer AS t ON t.customer_id = n.customer_id
+        AND t.source_id = n.credit_note_id AND t.credit_account = 'customer_credit'
+    GROUP BY n.customer_id, n.credit_note_id, n.total, n.applied
+    UNION ALL
+    SELECT l.customer_id, l.invoice_id, 'credit of line ' || l.line_number::text, l.amount,
+        COALESCE(c.amount, 0)
+    FROM invoice_line AS l
+    JOIN (
+        SELECT customer_id, invoice_id, invoice_line, sum(amount) AS amount
+        FROM credit_note_line GROUP BY customer_id, invoice_id, invoice_line
+    ) AS c ON c.customer_id = l.customer_id AND c.invoice_id = l.invoice_id
+        AND c.invoice_line = l.line_number
+    WHERE abs(c.amount) > abs(l.amount)
+) AS sums
+WHERE expected <> found
+ORDER BY customer_id, document_id
+LIMIT 100;

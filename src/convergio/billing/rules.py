@@ -1,8 +1,8 @@
-"""Owed less billed: pure functions over stored periods, pinned prices and usage.
+"""Owed less billed: the difference, of either sign, as lines, and what becomes of an invoice.
 
-Fees are owed in advance, at the start of a period; usage in arrears, at its end. Both are owed at
-one boundary where periods meet, and one invoice a customer and boundary carries them. A boundary
-that is invoiced is closed: what changes a charge of it later is a line of its own on the next.
+Fees and usage meet at the boundaries of periods, and one invoice a customer and boundary carries
+them. A boundary that is invoiced is closed: what changes a charge of it later is a line of its own
+on the next. What is owed is `owing.py`; where a line below zero goes is `crediting.py`.
 
 A charge that comes to zero is no line, and a boundary without a line has no invoice: a Free plan
 issues none (RULES 10), and usage within what is included is shown by the usage pages instead.
@@ -12,8 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
-from decimal import Decimal
-from typing import Final, NamedTuple
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -35,200 +34,116 @@ from convergio.billing.model import (
     Status,
     UnequalRow,
 )
-from convergio.catalog.model import Price
+from convergio.billing.owing import Prices, Usage, nothing, owed
 from convergio.customers.model import Customer, Personal
 from convergio.kernel.errors import ConvergioError, Difference, require
 from convergio.kernel.money import Money
-from convergio.kernel.periods import Period, day_in, instant_text
-from convergio.kernel.quantity import quantity_text
+from convergio.kernel.periods import day_in, instant_text
 from convergio.ledger.model import Account, Posted
-from convergio.rating.model import Rated
-from convergio.rating.rules import rate
-from convergio.subscriptions.model import BillingView, Item, Subscription
-
-Usage = Mapping[tuple[UUID, str, datetime], Decimal]
-UsageRequest = tuple[UUID, str, Period]
+from convergio.subscriptions.model import BillingView
 
 _NUMBER: Final = re.compile(r"([A-Z0-9]{1,8})-(\d{4})-(\d{6,18})", re.ASCII)
 _TICK: Final = timedelta(microseconds=1)
-_ZERO: Final = Decimal(0)
 _AMOUNT_MAX: Final = 2**62  # far from the end of a bigint, so that no sum of lines reaches it
-_MEMO_MAX: Final = 100_000
+FEE: Final = "fee"
+USAGE: Final = "usage"
+LINES_A_DAY_MAX: Final = 500
+OWING: Final = frozenset({Status.OPEN, Status.UNCOLLECTIBLE})
 ACCOUNTS: Final = {Kind.FIXED: Account.DEFERRED_REVENUE, Kind.USAGE: Account.USAGE_REVENUE}
-
-
-class Prices:
-    """Pinned prices, which never change, and what each quantity of them came to."""
-
-    __slots__ = ("_by_id", "_rated")
-
-    def __init__(self, prices: Mapping[UUID, Price] | None = None) -> None:
-        """Begin with the prices that are at hand."""
-        self._by_id: dict[UUID, Price] = dict(prices or {})
-        self._rated: dict[tuple[UUID, Decimal], tuple[Money, str]] = {}
-
-    def missing(self, views: Iterable[BillingView]) -> list[UUID]:
-        """Return the ids of prices that these customers pin and that are still to be read."""
-        pinned = {item.price_id for v in views for one in v.agreements for item in one.items}
-        return sorted(pinned - self._by_id.keys())
-
-    def add(self, prices: Mapping[UUID, Price]) -> None:
-        """Keep more prices."""
-        self._by_id |= prices
-
-    def get(self, price_id: UUID) -> Price:
-        """Return a pinned price. Raises: Fault when it is not there."""
-        require(price_id in self._by_id, f"price {price_id} is pinned and not in the catalog")
-        return self._by_id[price_id]
-
-    def rate(self, price: Price, quantity: Decimal) -> tuple[Money, str]:
-        """Return what a quantity comes to and its steps as JSON, rated once for all customers."""
-        known = self._rated.get((price.price_id, quantity))
-        if known is None:
-            rated = rate(price.charge, quantity, currency=price.currency)
-            known = rated.total, steps_text(rated)
-            if len(self._rated) >= _MEMO_MAX:
-                self._rated.clear()
-            self._rated[price.price_id, quantity] = known
-        return known
-
-
-def steps_text(rated: Rated) -> str:
-    """Return the steps of the arithmetic as a JSON array, numbers as text."""
-    steps = [
-        {
-            "description": line.description,
-            "quantity": quantity_text(line.quantity),
-            "unit": format(line.unit, "f"),
-            "per": quantity_text(line.per),
-            "amount": line.amount.text(),
-        }
-        for line in rated.lines
-    ]
-    return msgspec.json.encode(steps).decode()
-
-
-class _Stretch(NamedTuple):
-    """The time of a stored period in which an item was active."""
-
-    subscription: Subscription
-    item: Item
-    price: Price
-    period_start: datetime
-    start: datetime
-    end: datetime
-
-
-def _stretches(view: BillingView, prices: Prices) -> Iterator[_Stretch]:
-    """Yield every stretch of every item; time in which an item was not active owes nothing."""
-    for agreement in view.agreements:
-        for item in agreement.items:
-            price = prices.get(item.price_id)
-            until = item.active_until
-            for period in agreement.periods.get(price.interval, ()):
-                start = max(period.start_at, item.active_from)
-                end = period.end_at if until is None else min(period.end_at, until)
-                if start < end:
-                    yield _Stretch(agreement.subscription, item, price, period.start_at, start, end)
-
-
-def usage_requests(view: BillingView, prices: Prices, *, closed: datetime) -> list[UsageRequest]:
-    """Return the usage that decides what is owed at boundaries up to `closed`.
-
-    Nothing is asked for a customer whose prices cannot be read: `bill` tells why.
-    """
-    try:
-        return [
-            (view.customer_id, part.price.meter_key, Period(part.start, part.end))
-            for part in _stretches(view, prices)
-            if part.price.meter_key is not None and part.end <= closed
-        ]
-    except ConvergioError:
-        return []
-
-
-def owed(
-    view: BillingView, prices: Prices, usage: Usage, *, closed: datetime
-) -> dict[ChargeKey, Charge]:
-    """Return what a customer owes for every boundary up to `closed`, charges of zero included.
-
-    A fee is owed for each period that began while its item was active, in full: ending later in
-    the period takes nothing back. Usage is owed for the stretch in which its item was active.
-    Rounds: once a key, in rating.
-    """
-    charges: dict[ChargeKey, Charge] = {}
-    for subscription, item, price, period_start, start, end in _stretches(view, prices):
-        meter_key = price.meter_key
-        if meter_key is None:
-            kind, due_at, quantity = Kind.FIXED, start, item.quantity
-        else:
-            kind, due_at = Kind.USAGE, end
-            quantity = usage.get((view.customer_id, meter_key, start), _ZERO)
-        if due_at > closed:
-            continue
-        key = ChargeKey(item.item_id, period_start, kind, "")
-        amount, steps = prices.rate(price, quantity)
-        charges[key] = Charge(
-            key, subscription.subscription_id, price.price_id, end, due_at, quantity, amount,
-            price.name, subscription.time_zone, steps,
-        )  # fmt: skip
-    return charges
 
 
 def settle(
     view: BillingView,
+    prices: Prices,
     charges: Mapping[ChargeKey, Charge],
     billed: Mapping[ChargeKey, Billed],
     *,
     last_boundary: datetime | None,
     closed: datetime,
+    waiting: set[UUID] | None = None,
 ) -> tuple[list[Draft], list[Problem]]:
-    """Return the invoices that bring what is billed up to what is owed, the earliest first.
+    """Return what brings what is billed to what is owed, boundary by boundary, earliest first.
 
-    Nothing is invoiced to a customer of whom more is billed than owed: that is a problem to look
-    at. A charge of a boundary that is already invoiced waits for the customer's next one; when
-    none can come any more, it goes on a final invoice.
+    A line below zero takes back what was billed. An end within a period does so at its own
+    instant; any other difference of a boundary that is already invoiced waits for the customer's
+    next one, and goes on a final invoice when none can come any more.
     """
-    problems = _overbilled(view, charges, billed, closed=closed)
-    if problems:
-        return [], problems
+    stray = [key for key in billed if _is_stray(view, key, charges, closed=closed)]
+    if stray:
+        return [], [_stray(view, stray[0], billed[stray[0]])]
     due: dict[datetime, list[Line]] = {}
     late: list[Line] = []
-    for key, charge in charges.items():
-        known = billed.get(key)
-        if charge.amount.minor == (known.amount if known else 0):
+    waits = False
+    for charge in _compared(view, prices, charges, billed, closed=closed):
+        known = billed.get(charge.key)
+        difference = charge.amount.minor - (known.amount if known else 0)
+        if not difference:
             continue
-        if last_boundary is None or charge.due_at > last_boundary:
+        if known is None and (last_boundary is None or charge.due_at > last_boundary):
             due.setdefault(charge.due_at, []).append(_line(charge))
+            continue
+        at = charge.amended_at if difference < 0 else None
+        if at is None or (last_boundary is not None and at <= last_boundary):
+            late.append(_amendment(charge, known))
+        elif at <= closed:
+            due.setdefault(at, []).append(_amendment(charge, known))
         else:
-            late.append(_late_line(charge, known))
+            waits = True
     if late:
         boundary = _late_boundary(view, charges, last_boundary=last_boundary, closed=closed)
+        waits = waits or boundary is None
         if boundary is not None:
             due.setdefault(boundary, []).extend(late)
+    if waits and waiting is not None:
+        waiting.add(view.customer_id)
     return [_draft(view.customer_id, at, due[at]) for at in sorted(due)], []
 
 
-def _overbilled(
+def _compared(
     view: BillingView,
+    prices: Prices,
     charges: Mapping[ChargeKey, Charge],
     billed: Mapping[ChargeKey, Billed],
     *,
     closed: datetime,
-) -> list[Problem]:
+) -> Iterator[Charge]:
+    """Yield every charge, and one of zero for what is billed and no longer owed."""
+    yield from charges.values()
     for key, known in billed.items():
-        charge = charges.get(key)
-        # A charge that is not due yet at this run's `closed` was billed by a later one.
-        if charge is None and known.period_end > closed:
-            continue
-        amount = charge.amount.minor if charge else 0
-        if known.amount > amount:
-            reason = (
-                f"{key.kind} of item {key.item_id} from {instant_text(key.period_start)}:"
-                f" {known.amount} is billed and {amount} is owed, in minor units"
-            )
-            return [Problem(view.customer_id, "overbilled", reason)]
-    return []
+        if known.amount and key not in charges and not _is_to_come(view, key, closed=closed):
+            gone = nothing(view, prices, key, period_end=known.period_end)
+            if gone is not None:
+                yield gone
+
+
+def _is_to_come(view: BillingView, key: ChargeKey, *, closed: datetime) -> bool:
+    """Say whether a key that is not owed yet was billed by a run that reached further."""
+    if key.period_start > closed:
+        return True
+    item = next((i for one in view.agreements for i in one.items if i.item_id == key.item_id), None)
+    if item is None:
+        return False
+    began = max(item.active_from, key.period_start)
+    if key.kind == Kind.FIXED:
+        return began > closed
+    return item.active_until is None or item.active_until > began
+
+
+def _is_stray(
+    view: BillingView, key: ChargeKey, charges: Mapping[ChargeKey, Charge], *, closed: datetime
+) -> bool:
+    """Say whether a line names what the customer never had; no later line can mend that."""
+    if key in charges or key.period_start > closed:
+        return False
+    return not any(i.item_id == key.item_id for one in view.agreements for i in one.items)
+
+
+def _stray(view: BillingView, key: ChargeKey, known: Billed) -> Problem:
+    reason = (
+        f"{key.kind} of item {key.item_id} from {instant_text(key.period_start)}:"
+        f" {known.amount} is billed, in minor units, and there is no such item"
+    )
+    return Problem(view.customer_id, "stray", reason)
 
 
 def _late_boundary(
@@ -249,7 +164,7 @@ def _late_boundary(
 
 def _line(charge: Charge) -> Line:
     kind = charge.key.kind
-    reason = "fee" if kind == Kind.FIXED else "usage"
+    reason = FEE if kind == Kind.FIXED else USAGE
     detail = f'{{"steps":{charge.steps}}}'
     return Line(
         charge.subscription_id, charge.key, charge.period_end, charge.price_id, reason,
@@ -257,16 +172,24 @@ def _line(charge: Charge) -> Line:
     )  # fmt: skip
 
 
-def _late_line(charge: Charge, known: Billed | None) -> Line:
-    """Return the difference as a line of its own that names the period and the sum so far."""
+def _amendment(charge: Charge, known: Billed | None) -> Line:
+    """Return the difference as a line of its own that says why, and what was owed and billed."""
     before = Money(known.amount if known else 0, charge.amount.currency)
+    difference = charge.amount - before
     what = "fee" if charge.key.kind == Kind.FIXED else "usage"
-    reason = f"late {what} for {_days(charge)}"
+    if difference.minor > 0:
+        reason = f"late {what} for {_days(charge)}"
+    elif charge.why is not None:
+        reason = f"credit: {charge.why}"
+    else:
+        reason = f"credit: correction of {what} for {_days(charge)}"
+    quantity = charge.quantity - (known.quantity if known else 0)
+    if charge.key.kind == Kind.FIXED:
+        quantity = charge.quantity
     sums = f'"owed":"{charge.amount.text()}","billed":"{before.text()}"'
     return Line(
         charge.subscription_id, charge.key, charge.period_end, charge.price_id, reason,
-        f"{charge.name}: {reason}", charge.quantity - (known.quantity if known else 0),
-        charge.amount - before, f'{{"steps":{charge.steps},{sums}}}',
+        f"{charge.name}: {reason}", quantity, difference, f'{{"steps":{charge.steps},{sums}}}',
     )  # fmt: skip
 
 
@@ -284,12 +207,13 @@ def _draft(customer_id: UUID, boundary_at: datetime, lines: list[Line]) -> Draft
     for line in lines:
         require(line.amount.currency == currency, "an invoice has one currency")
         minor += line.amount.minor
-    require(0 <= minor < _AMOUNT_MAX, "an invoice's total is out of range")
+    require(abs(minor) < _AMOUNT_MAX, "an invoice's total is out of range")
     return Draft(customer_id, boundary_at, tuple(lines), Money(minor, currency))
 
 
-def _order(line: Line) -> tuple[str, datetime, UUID]:
-    return line.key.kind, line.key.period_start, line.key.item_id
+def _order(line: Line) -> tuple[str, datetime, bool, UUID]:
+    """Fees before usage, the older period first, and what is taken back before what replaces it."""
+    return line.key.kind, line.key.period_start, line.amount.minor >= 0, line.key.item_id
 
 
 def bill(
@@ -300,22 +224,55 @@ def bill(
     *,
     last_boundary: datetime | None,
     closed: datetime,
+    waiting: set[UUID] | None = None,
 ) -> tuple[list[Draft], list[Problem]]:
     """Return a customer's next invoices, or why there can be none: one never stops the others."""
     try:
         charges = owed(view, prices, usage, closed=closed)
-        return settle(view, charges, billed, last_boundary=last_boundary, closed=closed)
+        return settle(
+            view,
+            prices,
+            charges,
+            billed,
+            last_boundary=last_boundary,
+            closed=closed,
+            waiting=waiting,
+        )
     except ConvergioError as error:
         return [], [Problem(view.customer_id, error.code, str(error))]
 
 
-def revenue(draft: Draft) -> dict[Account, Money]:
-    """Return what an invoice credits to each account; fees are deferred, usage is earned."""
+def revenue(lines: Iterable[Line]) -> dict[Account, Money]:
+    """Return what lines credit to each account; fees are deferred, usage is earned."""
     sums: dict[Account, Money] = {}
-    for line in draft.lines:
+    for line in lines:
         account = ACCOUNTS[line.key.kind]
         sums[account] = sums[account] + line.amount if account in sums else line.amount
     return sums
+
+
+def is_fresh(draft: Draft) -> bool:
+    """Say whether a draft only bills what became due; nothing in it amends what was billed."""
+    return all(line.reason in {FEE, USAGE} for line in draft.lines)
+
+
+def too_many(drafts: Iterable[Draft], counts: Mapping[tuple[UUID, UUID], int]) -> list[Problem]:
+    """Return who would get more lines in a day than any real change makes: something goes round.
+
+    Only amendments count: catching up on years of periods is no circle.
+    """
+    sums: dict[tuple[UUID, UUID], int] = {}
+    for draft in drafts:
+        for line in draft.lines:
+            if line.reason not in {FEE, USAGE}:
+                key = draft.customer_id, line.subscription_id
+                sums[key] = sums.get(key, counts.get(key, 0)) + 1
+    out = {key[0]: count for key, count in sums.items() if count > LINES_A_DAY_MAX}
+    return [
+        Problem(customer_id, error.code, error.detail)
+        for customer_id, count in out.items()
+        for error in (errors.too_many_lines(count, LINES_A_DAY_MAX),)
+    ]
 
 
 def issue_day(as_of: datetime, time_zone: str, *, last: date | None) -> date:
@@ -332,30 +289,49 @@ def number_drafts(
     *,
     net_days: int,
     finalized_at: datetime,
+    from_balance: Sequence[int],
 ) -> Iterator[Invoice]:
-    """Yield the invoices of drafts in their order, numbered without gaps; zero is paid at once."""
+    """Yield the invoices of drafts in their order, numbered without gaps.
+
+    Where nothing is left to pay, also because the customer's balance covers it, it is paid.
+    """
     due_on = numbers.issued_on + timedelta(days=net_days)
     for place, draft in enumerate(drafts):
+        total, drawn = draft.total.minor, from_balance[place]
         yield Invoice(
             draft.customer_id, ids[place], draft.boundary_at, numbers.series, numbers.year,
-            numbers.first + place, Status.OPEN if draft.total.minor else Status.PAID,
-            draft.total.currency, draft.total.minor, 0, numbers.issued_on, due_on, finalized_at,
-            sealed[place],
+            numbers.first + place, Status.OPEN if total > drawn else Status.PAID,
+            draft.total.currency, total, 0, numbers.issued_on, due_on, finalized_at,
+            sealed[place], 0, drawn,
         )  # fmt: skip
 
 
-def pay(invoice: Invoice, amount: Money) -> Invoice:
-    """Return the invoice with a payment applied. Raises: Conflict beyond what is due."""
-    if invoice.status != Status.OPEN:
-        raise errors.not_open(invoice.number_text, invoice.status)
+def drawn(drafts: Sequence[Draft], balances: Mapping[UUID, int]) -> list[int]:
+    """Return what each draft, in their order, takes from its customer's credit balance."""
+    left = dict(balances)
+    taken = []
+    for draft in drafts:
+        part = min(draft.total.minor, left.get(draft.customer_id, 0))
+        left[draft.customer_id] = left.get(draft.customer_id, 0) - part
+        taken.append(part)
+    return taken
+
+
+def pay(invoice: Invoice, amount: Money) -> tuple[Invoice, Money]:
+    """Return the invoice with a captured payment, and what of it was more than was due.
+
+    Money that came is never refused: the excess is the customer's. Raises: Conflict for another
+    currency.
+    """
     if amount.currency != invoice.currency:
         raise errors.other_currency(invoice.number_text, invoice.currency)
     require(amount.minor > 0, "a payment is above zero")
-    paid = invoice.paid + amount.minor
-    if paid > invoice.total:
-        raise errors.too_much(invoice.number_text, invoice.due.text())
-    status = Status.PAID if paid == invoice.total else Status.OPEN
-    return replace(invoice, paid=paid, status=status)
+    due = invoice.due if invoice.status in OWING else Money.zero(invoice.currency)
+    excess = amount - min(due, amount)
+    paid = replace(invoice, paid=invoice.paid + amount.minor, excess=invoice.excess + excess.minor)
+    if invoice.status in OWING and not paid.due.minor:
+        paid = replace(paid, status=Status.PAID)
+    return paid, excess
 
 
 def parse_number(text: str) -> tuple[str, int, int]:
@@ -413,18 +389,32 @@ def audit(
     closed: datetime,
     begun: datetime | None,
 ) -> list[Difference]:
-    """Tell where more is billed than owed, and which fees a run that had `begun` did not find.
+    """Tell of lines that nothing explains, and which fees a run that had `begun` did not find.
 
-    A fee may be missing when its subscription was made later than that run; a late usage may be
-    missing until the customer's next boundary.
+    A fee may be missing when its subscription or item was made later than that run; a late usage,
+    or a credit that nets on an invoice, may be missing until the customer's next boundary.
     """
     where = f"billing of customer {view.customer_id}"
     try:
         charges = owed(view, prices, usage, closed=closed)
     except ConvergioError as error:
         return [Difference(where, "owed can be computed", str(error))]
-    problems = _overbilled(view, charges, billed, closed=closed)
-    found = [Difference(where, "at most what is owed is billed", one.reason) for one in problems]
+    found = [
+        Difference(where, "lines of what the customer has", _stray(view, key, known).reason)
+        for key, known in billed.items()
+        if known.amount and _is_stray(view, key, charges, closed=closed)
+    ]
+    found += [
+        Difference(
+            where=f"closed period of item {key.item_id} of customer {view.customer_id}",
+            expected=f"{charge.amount.minor} billed from {instant_text(key.period_start)}",
+            found=str(billed[key].amount if key in billed else 0),
+        )
+        for key, charge in charges.items()
+        if charge.subscription_id in view.floors
+        and key.period_start < view.floors[charge.subscription_id]
+        and charge.amount.minor > (billed[key].amount if key in billed else 0)
+    ]
     there = {
         one.subscription.subscription_id
         for one in view.agreements
@@ -439,25 +429,34 @@ def audit(
         for key, charge in charges.items()
         if key.kind == Kind.FIXED
         and charge.subscription_id in there
+        and (begun is None or charge.due_at == key.period_start or charge.due_at <= begun)
         and charge.amount.minor > (billed[key].amount if key in billed else 0)
     ]
 
 
-def unposted(revenue_rows: Iterable[RevenueRow], posted: Iterable[Posted]) -> list[Difference]:
-    """Tell of invoices whose lines and transfers differ, account by account."""
+def unposted(
+    what: str, rows: Iterable[RevenueRow], posted: Iterable[Posted], *, sign: int = 1
+) -> list[Difference]:
+    """Tell of documents whose lines and transfers differ, account by account.
+
+    An invoice credits its accounts; a credit note, with the sign -1, debits them.
+    """
     expected = {
-        (row.invoice_id, ACCOUNTS[row.kind].value, row.currency): row.amount for row in revenue_rows
+        (row.source_id, ACCOUNTS[row.kind].value, row.currency): row.amount * sign for row in rows
     }
+    accounts = {account.value for account in ACCOUNTS.values()}
     found: dict[tuple[UUID, str, str], int] = {}
     for row in posted:
-        key = (row.source_id, row.credit_account, row.currency)
-        found[key] = found.get(key, 0) + row.amount
+        for account, amount in ((row.credit_account, row.amount), (row.debit_account, -row.amount)):
+            if account in accounts:
+                key = (row.source_id, account, row.currency)
+                found[key] = found.get(key, 0) + amount
     return [
         Difference(
-            where=f"transfers of invoice {key[0]} to {key[1]} in {key[2]}",
+            where=f"transfers of {what} {key[0]} to {key[1]} in {key[2]}",
             expected=str(expected.get(key, 0)),
             found=str(found.get(key, 0)),
         )
         for key in sorted(expected.keys() | found.keys())
-        if expected.get(key) != found.get(key)
+        if expected.get(key, 0) != found.get(key, 0)
     ]

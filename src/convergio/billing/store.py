@@ -1,6 +1,6 @@
 """The queries of billing: one function each."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -12,15 +12,23 @@ from convergio.billing.model import (
     Amounts,
     Billed,
     ChargeKey,
+    Creditable,
+    CreditDraft,
+    CreditKind,
+    CreditNote,
+    CreditNoteLine,
     Draft,
     Invoice,
     InvoiceLine,
     Kind,
     NumberingRow,
     Numbers,
+    ParkedRow,
+    Problem,
     RevenueRow,
     RunRow,
     Status,
+    StrangeRow,
     UnequalRow,
 )
 from convergio.infra import sql
@@ -30,10 +38,21 @@ QUERIES: Final = sql.load(Path(__file__).with_name("queries.sql"))
 _KINDS: Final = {kind.value: kind for kind in Kind}
 
 
-def sum_billed(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, dict[ChargeKey, Billed]]:
-    """Return by customer what the lines of each charge key add up to."""
+def sum_billed(
+    tx: Tx, customer_ids: Sequence[UUID], *, floors: Mapping[UUID, datetime] | None = None
+) -> dict[UUID, dict[ChargeKey, Billed]]:
+    """Return by customer what the lines of each charge key add up to.
+
+    Periods that begin before their subscription's floor are left out.
+    """
     billed: dict[UUID, dict[ChargeKey, Billed]] = {}
-    rows = tx.tuples(QUERIES["sum_billed"], customer_ids=list(customer_ids))
+    known = floors or {}
+    rows = tx.tuples(
+        QUERIES["sum_billed"],
+        customer_ids=list(customer_ids),
+        subscription_ids=list(known),
+        floors=list(known.values()),
+    )
     for customer_id, item_id, start, kind, dimensions, end, amount, quantity in rows:
         key = ChargeKey(item_id, start, _KINDS[kind], dimensions)
         billed.setdefault(customer_id, {})[key] = Billed(amount, quantity, end)
@@ -53,7 +72,7 @@ def copy_lines(tx: Tx, drafts: Sequence[Draft], ids: Sequence[UUID]) -> None:
             (draft.customer_id, invoice_id, number, line.subscription_id, line.key.item_id,
              line.key.period_start, line.key.kind, line.key.dimensions, line.period_end,
              line.price_id, line.reason, line.description, line.quantity, line.amount.minor,
-             line.amount.currency, line.detail)
+             line.amount.currency, line.detail, *(line.origin or (None, None)))
             for draft, invoice_id in zip(drafts, ids, strict=True)
             for number, line in enumerate(draft.lines, 1)
         ),
@@ -66,7 +85,8 @@ def copy_invoices(tx: Tx, invoices: Iterable[Invoice]) -> None:
         QUERIES["copy_invoices"],
         (
             (i.customer_id, i.invoice_id, i.boundary_at, i.series, i.year, i.number, i.status,
-             i.currency, i.total, i.paid, i.issued_on, i.due_on, i.finalized_at, i.sealed_buyer)
+             i.currency, i.total, i.paid, i.issued_on, i.due_on, i.finalized_at, i.sealed_buyer,
+             i.credited, i.from_balance, i.excess)
             for i in invoices
         ),
     )  # fmt: skip
@@ -159,14 +179,26 @@ def page_invoices(
     return [_invoice(row) for row in rows]
 
 
-def save_payment(tx: Tx, invoice: Invoice) -> None:
-    """Store what is paid of an invoice."""
+def lock_invoices(
+    tx: Tx, customer_ids: Sequence[UUID], invoice_ids: Sequence[UUID]
+) -> list[Invoice]:
+    """Lock invoices of customers in the order of their ids."""
+    rows = tx.tuples(
+        QUERIES["lock_invoices"], customer_ids=list(customer_ids), invoice_ids=list(invoice_ids)
+    )
+    return [_invoice(row) for row in rows]
+
+
+def save_settled(tx: Tx, invoice: Invoice) -> None:
+    """Store how an invoice stands and what settles it."""
     tx.run(
-        QUERIES["save_payment"],
+        QUERIES["save_settled"],
         customer_id=invoice.customer_id,
         invoice_id=invoice.invoice_id,
-        paid=invoice.paid,
         status=invoice.status,
+        paid=invoice.paid,
+        credited=invoice.credited,
+        excess=invoice.excess,
     )
 
 
@@ -198,9 +230,127 @@ def list_revenue(tx: Tx, customer_ids: Sequence[UUID]) -> list[RevenueRow]:
     return [RevenueRow(row[0], row[1], _KINDS[row[2]], row[3], row[4]) for row in rows]
 
 
+def list_reversed(tx: Tx, customer_ids: Sequence[UUID]) -> list[RevenueRow]:
+    """Return what the lines of each credit note add up to by kind."""
+    rows = tx.tuples(QUERIES["list_reversed"], customer_ids=list(customer_ids))
+    return [RevenueRow(row[0], row[1], _KINDS[row[2]], row[3], row[4]) for row in rows]
+
+
+def list_creditable(
+    tx: Tx, customer_ids: Sequence[UUID], *, invoice_id: UUID | None = None
+) -> list[Creditable]:
+    """Return what is left to credit of each line, the newest invoice first."""
+    return tx.many(
+        QUERIES["list_creditable"],
+        Creditable,
+        customer_ids=list(customer_ids),
+        invoice_id=invoice_id,
+    )
+
+
+def copy_credit_notes(tx: Tx, notes: Iterable[CreditNote]) -> None:
+    """Load numbered credit notes."""
+    tx.copy(
+        QUERIES["copy_credit_notes"],
+        (
+            (n.customer_id, n.credit_note_id, n.invoice_id, n.series, n.year, n.number, n.kind,
+             n.reason, n.currency, n.total, n.applied, n.issued_on, n.finalized_at, n.sealed_buyer)
+            for n in notes
+        ),
+    )  # fmt: skip
+
+
+def copy_credit_note_lines(tx: Tx, drafts: Sequence[CreditDraft], ids: Sequence[UUID]) -> None:
+    """Load the lines of credit notes under the ids that these have."""
+    tx.copy(
+        QUERIES["copy_credit_note_lines"],
+        (
+            (draft.customer_id, note_id, number, draft.invoice_id, line.invoice_line,
+             line.description, line.quantity, line.amount.minor)
+            for draft, note_id in zip(drafts, ids, strict=True)
+            for number, line in enumerate(draft.lines, 1)
+        ),
+    )  # fmt: skip
+
+
+def page_credit_notes(
+    tx: Tx,
+    *,
+    after: tuple[UUID, UUID],
+    limit: int,
+    customer_id: UUID | None,
+    invoice_id: UUID | None,
+) -> list[CreditNote]:
+    """Return the next credit notes in the order of customer and id."""
+    rows = tx.tuples(
+        QUERIES["page_credit_notes"],
+        after_customer_id=after[0],
+        after_credit_note_id=after[1],
+        customer_id=customer_id,
+        invoice_id=invoice_id,
+        limit=limit,
+    )
+    return [_note(row) for row in rows]
+
+
+def find_credit_note(tx: Tx, series: str, year: int, number: int) -> CreditNote | None:
+    """Return the credit note with a number."""
+    rows = tx.tuples(QUERIES["find_credit_note"], series=series, year=year, number=number)
+    return _note(rows[0]) if rows else None
+
+
+def list_credit_note_lines(tx: Tx, customer_id: UUID, credit_note_id: UUID) -> list[CreditNoteLine]:
+    """Return the lines of one credit note."""
+    return tx.many(
+        QUERIES["list_credit_note_lines"],
+        CreditNoteLine,
+        customer_id=customer_id,
+        credit_note_id=credit_note_id,
+    )
+
+
+def count_lines_since(
+    tx: Tx, customer_ids: Sequence[UUID], *, since: datetime
+) -> dict[tuple[UUID, UUID], int]:
+    """Return by customer and subscription how many lines came since an instant."""
+    rows = tx.tuples(QUERIES["count_lines_since"], customer_ids=list(customer_ids), since=since)
+    return {(customer_id, subscription_id): count for customer_id, subscription_id, count in rows}
+
+
+def park(tx: Tx, problems: Sequence[Problem], *, parked_at: datetime) -> list[UUID]:
+    """Note why customers are left out; return who was not before."""
+    rows = tx.tuples(
+        QUERIES["park"],
+        customer_ids=[one.customer_id for one in problems],
+        codes=[one.code for one in problems],
+        reasons=[one.reason for one in problems],
+        parked_at=parked_at,
+    )
+    return [customer_id for customer_id, is_new in rows if is_new]
+
+
+def unpark(tx: Tx, customer_ids: Sequence[UUID]) -> list[UUID]:
+    """Take customers off the list; return who was on it."""
+    return [row[0] for row in tx.tuples(QUERIES["unpark"], customer_ids=list(customer_ids))]
+
+
+def list_parked(tx: Tx) -> list[ParkedRow]:
+    """Return everyone who is left out, and why."""
+    return tx.many(QUERIES["list_parked"], ParkedRow)
+
+
+def find_strange(tx: Tx) -> list[StrangeRow]:
+    """Return sums that two places disagree about."""
+    return tx.many(QUERIES["find_strange"], StrangeRow)
+
+
 def _one(rows: list[tuple[Any, ...]]) -> Invoice | None:
     return _invoice(rows[0]) if rows else None
 
 
 def _invoice(row: tuple[Any, ...]) -> Invoice:
     return Invoice(*(*row[:6], Status(row[6]), *row[7:]))
+
+
+def _note(row: tuple[Any, ...]) -> CreditNote:
+    return CreditNote(*(*row[:6], CreditKind(row[6]), *row[7:]))

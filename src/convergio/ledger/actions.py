@@ -23,6 +23,11 @@ def balance(tx: Tx, customer_id: UUID, account: Account, currency: str) -> Money
     return Money(store.sum_balance(tx, customer_id, account, currency), currency)
 
 
+def customer_credit(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Return in minor units the credit balance of each customer who ever had one."""
+    return store.sum_customer_credit(tx, customer_ids)
+
+
 def totals(tx: Tx) -> Mapping[tuple[str, str], Money]:
     """Return (account, currency) -> balance over all customers; their sum is zero."""
     return {
@@ -37,8 +42,12 @@ def posted(tx: Tx, customer_ids: Sequence[UUID], *, kind: Kind) -> list[Posted]:
 
 
 def verify(tx: Tx) -> list[Difference]:
-    """Return transfers in unknown accounts or in a customer's second currency."""
-    return [
+    """Return transfers in unknown accounts or in a second currency, and overdrawn balances."""
+    overdrawn = [
+        Difference(f"credit balance of customer {customer_id}", f"0 {currency} or more", str(minor))
+        for customer_id, currency, minor in store.find_overdrawn(tx)
+    ]
+    return overdrawn + [
         Difference(
             where=f"ledger transfer {row.transfer_id} of customer {row.customer_id}",
             expected="known accounts and the customer's one currency",

@@ -21,6 +21,8 @@ class Account(StrEnum):
     USAGE_REVENUE = "usage_revenue"
     GATEWAY_CLEARING = "gateway_clearing"
     GATEWAY_FEES = "gateway_fees"
+    CUSTOMER_CREDIT = "customer_credit"
+    WRITE_OFF = "write_off"
 
 
 class Kind(StrEnum):
@@ -29,6 +31,10 @@ class Kind(StrEnum):
     INVOICE = "invoice"
     PAYMENT = "payment"
     FEE = "fee"
+    CREDIT_NOTE = "credit_note"
+    BALANCE = "balance"
+    EXCESS = "excess"
+    WRITE_OFF = "write_off"
 
 
 @dataclass(frozen=True, slots=True)

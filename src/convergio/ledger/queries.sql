@@ -39,3 +39,25 @@ WHERE NOT (t.debit_account = ANY(:accounts::text[]) AND t.credit_account = ANY(:
         WHERE o.customer_id = t.customer_id AND o.currency < t.currency)
 ORDER BY t.customer_id, t.transfer_id
 LIMIT 100;
+
+-- name: sum_customer_credit
+-- What the seller owes each of these customers and currency that has a credit balance.
+SELECT customer_id, currency,
+    sum(CASE WHEN credit_account = 'customer_credit' THEN amount ELSE -amount END)::bigint
+        AS amount
+FROM ledger_transfer
+WHERE customer_id = ANY(:customer_ids::uuid[])
+    AND (debit_account = 'customer_credit' OR credit_account = 'customer_credit')
+GROUP BY customer_id, currency;
+
+-- name: find_overdrawn
+-- Customers who were paid more from their credit balance than it held.
+SELECT customer_id, currency,
+    sum(CASE WHEN credit_account = 'customer_credit' THEN amount ELSE -amount END)::bigint
+        AS amount
+FROM ledger_transfer
+WHERE debit_account = 'customer_credit' OR credit_account = 'customer_credit'
+GROUP BY customer_id, currency
+HAVING sum(CASE WHEN credit_account = 'customer_credit' THEN amount ELSE -amount END) < 0
+ORDER BY customer_id
+LIMIT 100;

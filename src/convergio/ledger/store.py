@@ -55,6 +55,18 @@ def sum_balance(tx: Tx, customer_id: UUID, account: str, currency: str) -> int:
     )
 
 
+def sum_customer_credit(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Return what the seller owes these customers, by customer: they have one currency each."""
+    rows = tx.tuples(QUERIES["sum_customer_credit"], customer_ids=list(customer_ids))
+    return {customer_id: amount for customer_id, _, amount in rows}
+
+
+def find_overdrawn(tx: Tx) -> list[tuple[UUID, str, int]]:
+    """Return credit balances below zero."""
+    rows = tx.tuples(QUERIES["find_overdrawn"])
+    return [(customer_id, currency, amount) for customer_id, currency, amount in rows]
+
+
 def sum_totals(tx: Tx) -> list[TotalRow]:
     """Return every account's balance over all customers."""
     return tx.many(QUERIES["sum_totals"], TotalRow)

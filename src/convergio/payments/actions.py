@@ -6,7 +6,7 @@ Locks are taken in one order: invoice, the customer's collections, attempt, subs
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 from uuid import UUID, uuid5
@@ -98,6 +98,11 @@ def add_method(
 def methods(tx: Tx, customer_id: UUID) -> list[Method]:
     """Return a customer's payment methods, the default first, then the newest."""
     return store.list_methods(tx, customer_id)
+
+
+def payable(tx: Tx, customer_ids: Sequence[UUID]) -> set[UUID]:
+    """Return which of these customers have a payment method that can be charged."""
+    return store.list_payable(tx, customer_ids)
 
 
 def attempts(tx: Tx, customer_id: UUID) -> list[Attempt]:

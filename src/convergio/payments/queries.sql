@@ -24,6 +24,11 @@ SELECT customer_id, payment_method_id, gateway, token, brand, last_four, is_defa
 FROM payment_method
 WHERE customer_id = :customer_id AND is_default AND refused_at IS NULL;
 
+-- name: list_payable
+-- Which of these customers have a method that can be charged.
+SELECT customer_id FROM payment_method
+WHERE customer_id = ANY(:customer_ids::uuid[]) AND is_default AND refused_at IS NULL;
+
 -- name: find_method
 -- One method, also one that is no longer the default.
 SELECT customer_id, payment_method_id, gateway, token, brand, last_four, is_default, refused_at,

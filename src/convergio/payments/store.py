@@ -80,6 +80,12 @@ def find_usable_method(tx: Tx, customer_id: UUID) -> Method | None:
     return tx.one(_QUERIES["find_usable_method"], Method, customer_id=customer_id)
 
 
+def list_payable(tx: Tx, customer_ids: Sequence[UUID]) -> set[UUID]:
+    """Return which of these customers have a method that can be charged."""
+    rows = tx.tuples(_QUERIES["list_payable"], customer_ids=list(customer_ids))
+    return {row[0] for row in rows}
+
+
 def find_method(tx: Tx, customer_id: UUID, payment_method_id: UUID) -> Method | None:
     """Return one method."""
     return tx.one(

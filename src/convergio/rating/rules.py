@@ -13,12 +13,15 @@ seat fee is already scaled, and only so do the parts of a period add up to it. U
 percentage prices are never scaled, but nothing can be used in an empty period: it bills 0.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 from typing import Final, NamedTuple, assert_never
+
+import msgspec
 
 from convergio.kernel.errors import Invalid, require
 from convergio.kernel.money import Amount, Money, exponent
@@ -127,6 +130,90 @@ def owed(
     exponent(currency)
     parts, denominator = _lowered(charge, quantity, proration)
     return Amount(Fraction(sum(part.exact for part in parts), denominator), currency)
+
+
+def allowance(parts: Sequence[tuple[Decimal, Period]], full: Period) -> Decimal:
+    """Return what is included in a period: the sum of quantity x time, rounded up (RULES 8).
+
+    It is never more than the largest of the quantities. Raises: Invalid for a part that leaves it.
+    """
+    if not parts:
+        return Decimal(0)
+    exact = sum(
+        (Fraction(quantity) * proration(full, part) for quantity, part in parts), Fraction(0)
+    )
+    return min(Decimal(math.ceil(exact)), max(quantity for quantity, _ in parts))
+
+
+class Segment(NamedTuple):
+    """A stretch of a usage period: the meter before and at its end, and over all of the period.
+
+    `share` is the part of the period that the stretch covers, `allowance` what is free of the
+    period in all, whichever stretch uses it (RULES 8). Quantities are cumulative.
+    """
+
+    before: Decimal
+    upto: Decimal
+    total: Decimal
+    allowance: Decimal
+    share: Fraction
+
+
+def rate_segment(charge: Charge, segment: Segment, *, currency: str) -> Rated:
+    """Return what a stretch of a usage period costs: f(end) less f(begin) beyond the allowance.
+
+    What the charge asks of an empty period (its first fee) is scaled by the share, and so are the
+    bounds; what usage adds is a difference of the same function, so the stretches of one price
+    add up to the whole period. For volume the period's total picks the tier. Rounds: once.
+    Raises: Invalid, as `rate` does.
+    """
+    require(0 <= segment.share <= 1, "a share is between 0 and 1")
+    scale = _scale(charge, segment.share)
+    parts = list(_segment_parts(charge, segment, scale))
+    if charge.minimum is not None or charge.maximum is not None:
+        parts = _bounded(parts, charge, scale)
+    exact = sum(part.exact for part in parts)
+    total = Amount(Fraction(exact, scale.denominator), currency).round()
+    shares = _shared(total, [part.exact for part in parts], scale.denominator)
+    return Rated(total, tuple(map(_line, parts, shares)))
+
+
+def _segment_parts(charge: Charge, segment: Segment, scale: _Scale) -> Iterator[_Part]:
+    """Yield the parts of a segment: what is included, the scaled fees, and what usage adds."""
+    used = (_units(segment.before), _units(segment.upto))
+    free = _units(segment.allowance)
+    included = min(used[1], free) - min(used[0], free)
+    if included:
+        yield _Part("Included", included, _shown("0"), 0)
+    begin, end, whole = (max(0, units - free) for units in (*used, _units(segment.total)))
+    of = _beyond(charge, whole)
+    full = scale._replace(share=_FULL)
+    empty = {part.description: part for part in _parts(of, 0, full)}
+    before = {part.description: part for part in _parts(of, begin, full)}
+    several = scale.share.denominator
+    for part in _parts(of, end, full):
+        fee = empty.get(part.description)
+        known = before.get(part.description)
+        quantity = part.quantity - (known.quantity if known else 0)
+        exact = (part.exact - (known.exact if known else 0)) * several
+        if fee is not None and fee.exact:
+            label = fee.description + scale.note
+            yield fee._replace(description=label, exact=fee.exact * scale.share.numerator)
+        if exact or (quantity and (fee is None or not fee.exact)) or part.exact == 0:
+            yield part._replace(quantity=quantity, exact=exact)
+
+
+def _beyond(charge: Charge, whole: int) -> Charge:
+    """Return the charge without included quantity; of volume, the tier of the whole alone."""
+    if isinstance(charge, Flat):
+        return charge
+    if isinstance(charge, Volume):
+        tier = next(
+            one for one in charge.tiers if one.up_to is None or whole <= _quantity(one.up_to)
+        )
+        only = msgspec.structs.replace(tier, up_to=None)
+        return msgspec.structs.replace(charge, included="0", tiers=(only,))
+    return msgspec.structs.replace(charge, included="0")
 
 
 def proration(full: Period, service: Period) -> Fraction:

@@ -1,27 +1,31 @@
 """Subscribe, renew and cancel. Every verb locks, decides in `rules`, saves and emits."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from uuid import UUID
 
 from convergio.catalog import actions as catalog
-from convergio.catalog.model import Plan
+from convergio.catalog.model import Plan, Price
 from convergio.customers import actions as customers
 from convergio.infra import outbox
 from convergio.infra.db import Tx
-from convergio.infra.ids import new_id
 from convergio.kernel.errors import Difference, Rejected
 from convergio.kernel.periods import Calendar, Interval, instant_text
 from convergio.metering import actions as metering
-from convergio.subscriptions import errors, rules, store
+from convergio.subscriptions import errors, rules, steps, store
 from convergio.subscriptions.model import (
     BillingView,
+    ChangeState,
     Item,
+    Mark,
     Status,
     StoredPeriod,
     Subscription,
+    Trial,
 )
+
+CanPay = Callable[[Tx, Sequence[UUID]], Collection[UUID]]
 
 
 def create(
@@ -33,6 +37,7 @@ def create(
     now: datetime,
     time_zone: str = "UTC",
     seats: int = 1,
+    trial: Trial | None = None,
 ) -> Subscription:
     """Subscribe a customer to a plan at the prices that it sells today.
 
@@ -46,6 +51,7 @@ def create(
         now=now,
         time_zone=time_zone,
         seats=seats,
+        trial=trial,
     )
     return created[0]
 
@@ -59,6 +65,7 @@ def create_many(
     now: datetime,
     time_zone: str = "UTC",
     seats: int = 1,
+    trial: Trial | None = None,
 ) -> list[Subscription]:
     """Subscribe many customers to one plan from one start; all of them or none.
 
@@ -70,26 +77,24 @@ def create_many(
     plan = _plan(tx, plan_key)
     rules.check_start(start, now=now)
     rules.check_seats(plan.prices, seats)
-    created = _insert(tx, customer_ids, plan, start=start, now=now, time_zone=time_zone)
-    store.copy_items(
+    if trial is not None:
+        rules.check_trial(trial)
+        if trial.fallback_plan_key is not None:
+            _plan(tx, trial.fallback_plan_key)
+    accounts = customers.get_many(tx, customer_ids)
+    for currency in sorted({account.currency for account in accounts.values()}):
+        rules.check_prices(plan.prices, currency=currency)
+    return steps.insert(
         tx,
-        (
-            Item(
-                one.customer_id, one.subscription_id, new_id(now), price.price_id,
-                rules.quantity_of(price, seats), start, None,
-            )
-            for one in created
-            for price in plan.prices
-        ),
-    )  # fmt: skip
-    intervals = rules.intervals_of(plan.prices)
-    store.copy_periods(
-        tx, (rules.first_period(one, interval) for one in created for interval in intervals)
+        {customer_id: account.currency for customer_id, account in accounts.items()},
+        plan.prices,
+        plan_key=plan.key,
+        seats=seats,
+        start=start,
+        now=now,
+        time_zone=time_zone,
+        trial=trial,
     )
-    segment = rules.segment_of(plan.prices, start=start, time_zone=time_zone)
-    metering.set_schedules(tx, {one.customer_id: segment for one in created}, now=now)
-    _tell(tx, "subscription.created", created, now=now)
-    return created
 
 
 def _plan(tx: Tx, plan_key: str) -> Plan:
@@ -99,32 +104,6 @@ def _plan(tx: Tx, plan_key: str) -> Plan:
     return plan
 
 
-def _insert(
-    tx: Tx,
-    customer_ids: Sequence[UUID],
-    plan: Plan,
-    *,
-    start: datetime,
-    now: datetime,
-    time_zone: str,
-) -> list[Subscription]:
-    accounts = customers.get_many(tx, customer_ids)
-    for currency in sorted({account.currency for account in accounts.values()}):
-        rules.check_prices(plan.prices, currency=currency)
-    created = [
-        rules.new_subscription(
-            customer_id, new_id(now), plan, start=start, now=now, time_zone=time_zone,
-            currency=account.currency,
-        )
-        for customer_id, account in accounts.items()
-    ]  # fmt: skip
-    inserted = store.insert_subscriptions(tx, created)
-    for one in created:
-        if one.customer_id not in inserted:
-            raise errors.already_subscribed(one.customer_id)
-    return created
-
-
 def open_periods(tx: Tx, customer_ids: Sequence[UUID], *, until: datetime) -> int:
     """Store every period of the live subscriptions that begins by `until`; return how many.
 
@@ -132,80 +111,80 @@ def open_periods(tx: Tx, customer_ids: Sequence[UUID], *, until: datetime) -> in
     the number of calls make no difference.
     """
     store.lock_subscriptions(tx, customer_ids)
-    return _open(tx, customer_ids, until=until)
+    return steps.open_until(tx, customer_ids, until=until)
 
 
 def renew(
-    tx: Tx, customer_ids: Sequence[UUID], *, until: datetime, now: datetime
+    tx: Tx,
+    customer_ids: Sequence[UUID],
+    *,
+    until: datetime,
+    now: datetime,
+    can_pay: CanPay | None = None,
 ) -> tuple[list[Subscription], dict[UUID, str]]:
-    """Open the periods that begin by `until` and carry out the ends that it reaches.
+    """Open the periods that begin by `until`, and carry out the trials' ends, changes and ends.
 
     Returns all subscriptions in the order of customer and id, as they stand afterwards, and by
-    customer why an end must wait (for open reservations); the next renewal tries again. Locks:
-    the customers' subscriptions. Emits: subscription.canceled.
+    customer why something must wait (for open reservations); the next renewal tries again.
+    `can_pay` says which customers have a payment method; without it nobody is known to have one.
+    Locks: the customers' subscriptions. Emits: what the verbs emit.
     """
     locked = store.lock_subscriptions(tx, customer_ids)
-    _open(tx, customer_ids, until=until)
-    current, delays = [], {}
+    steps.open_until(tx, customer_ids, until=until)
+    waiting = {
+        one.subscription_id: one for one in store.list_pending(tx, customer_ids, until=until)
+    }
+    trials = [one.customer_id for one in locked if rules.trial_ends(one, until)]
+    payable = can_pay(tx, trials) if trials and can_pay is not None else ()
+    current: list[Subscription] = []
+    delays: dict[UUID, str] = {}
     for one in locked:
-        after = one
-        if one.cancel_at is not None and one.cancel_at <= until:
+        after, change = one, waiting.get(one.subscription_id)
+        if rules.is_due(one, change, until):
             try:
                 with tx.savepoint():
-                    after = _end(tx, one, at=one.cancel_at, now=now)
+                    after = steps.carry_out(tx, one, change, until=until, now=now, payable=payable)
             except Rejected as error:
-                delays[one.customer_id] = f"its end must wait: {error.detail}"
+                what = "change" if change else "end"
+                delays[one.customer_id] = f"its {what} must wait: {error.detail}"
         current.append(after)
-    return current, delays
+    if [one.subscription_id for one in current] == [one.subscription_id for one in locked]:
+        return current, delays
+    steps.open_until(tx, customer_ids, until=until)
+    return store.list_subscriptions(tx, customer_ids), delays
 
 
-def _open(tx: Tx, customer_ids: Sequence[UUID], *, until: datetime) -> int:
-    calendar = lru_cache(Calendar)
-    opened = [
-        StoredPeriod(there.customer_id, there.subscription_id, there.interval, number, start, end)
-        for there in store.list_frontiers(tx, customer_ids, until=until)
-        for number, start, end in rules.boundaries_after(
-            calendar(there.anchor_at, there.time_zone, there.interval),
-            there.number,
-            until=until,
-            cancel_at=there.cancel_at,
-        )
-    ]
-    store.copy_periods(tx, opened)
-    return len(opened)
-
-
-def cancel(tx: Tx, *, customer_id: UUID, at_period_end: bool, now: datetime) -> Subscription:
+def cancel(
+    tx: Tx, *, customer_id: UUID, at_period_end: bool, now: datetime, credit: bool = False
+) -> Subscription:
     """End a customer's subscription, now or when what is paid for ends.
 
-    Now: items and limits end at this instant; the fees of the begun periods stay owed, and usage
-    so far is billed at once. At period end: the last of the periods that run now, one an interval,
-    decides; renew and the billing run carry it out. Locks: the subscription. Emits:
-    subscription.canceled or subscription.ending. Raises: NotFound, Conflict.
+    Now: items and limits end at this instant and usage so far is billed at once; the fees of the
+    begun periods stay owed, or with `credit` their unused part is given back. At period end: the
+    last of the periods that run now, one an interval, decides; renew and the billing run carry it
+    out. A change that waits is dropped. Locks: the subscription. Emits: subscription.canceled or
+    subscription.ending. Raises: NotFound, Conflict.
     """
     live = _live(tx, customer_id)
-    _open(tx, [customer_id], until=now)
+    steps.open_until(tx, [customer_id], until=now)
     if not at_period_end:
         at = now if live.cancel_at is None else min(now, live.cancel_at)
-        return _end(tx, live, at=max(at, live.started_at), now=now)
-    ends_at = store.find_current_end(tx, customer_id, live.subscription_id, instant=now)
-    ending = rules.schedule_end(live, ends_at or now)
+        at = max(at, live.started_at)
+        return steps.end(tx, live, at=at, now=now, credited=credit)
+    current = store.find_current_end(tx, customer_id, live.subscription_id, instant=now)
+    ends_at = current or max(now, live.anchor_at)
+    ending = rules.schedule_end(live, ends_at)
     store.save_state(tx, ending)
-    data = {"cancel_at": instant_text(ends_at or now)}
+    store.settle_pending(tx, ending, ChangeState.DROPPED)
     outbox.emit(
-        tx, "subscription.ending", customer_id=customer_id, subject=live.subscription_id,
-        data=data, now=now,
-    )  # fmt: skip
+        tx,
+        "subscription.ending",
+        customer_id=customer_id,
+        subject=live.subscription_id,
+        data={"cancel_at": instant_text(ends_at)},
+        now=now,
+    )
     return ending
-
-
-def _end(tx: Tx, subscription: Subscription, *, at: datetime, now: datetime) -> Subscription:
-    ended = rules.end(subscription, at)
-    store.save_state(tx, ended)
-    store.end_items(tx, ended, ends_at=at)
-    metering.set_schedule(tx, ended.customer_id, rules.segment_after(at), now=now)
-    _tell(tx, "subscription.canceled", [ended], now=now)
-    return ended
 
 
 def set_status(tx: Tx, *, customer_id: UUID, status: Status, now: datetime) -> Subscription | None:
@@ -219,7 +198,7 @@ def set_status(tx: Tx, *, customer_id: UUID, status: Status, now: datetime) -> S
         return live
     moved = rules.move(live, status)
     store.save_state(tx, moved)
-    _tell(tx, "subscription.updated", [moved], now=now)
+    steps.tell(tx, "subscription.updated", [moved], now=now)
     return moved
 
 
@@ -228,29 +207,129 @@ def live_status(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, Status]:
     return store.list_live_status(tx, customer_ids)
 
 
+def usage_prices(
+    tx: Tx, customer_ids: Sequence[UUID], *, now: datetime
+) -> dict[UUID, dict[str, Price]]:
+    """Return the pinned usage prices in force at an instant, by customer and meter key."""
+    active = [
+        item
+        for item in store.list_items(tx, customer_ids)
+        if item.active_from <= now and (item.active_until is None or now < item.active_until)
+    ]
+    prices = catalog.prices(tx, {item.price_id for item in active})
+    found: dict[UUID, dict[str, Price]] = {}
+    for item in active:
+        price = prices[item.price_id]
+        if price.meter_key is not None:
+            found.setdefault(item.customer_id, {})[price.meter_key] = price
+    return found
+
+
 def history(tx: Tx, customer_id: UUID) -> list[Subscription]:
     """Return every subscription of one customer, the oldest first."""
     return store.list_subscriptions(tx, [customer_id])
 
 
 def for_billing(
-    tx: Tx, *, after: UUID | None, limit: int, until: datetime, now: datetime
+    tx: Tx,
+    *,
+    after: UUID | None,
+    limit: int,
+    until: datetime,
+    now: datetime,
+    can_pay: CanPay | None = None,
 ) -> list[BillingView]:
     """Return the next customers in order, locked, renewed up to `until`, with all they stored.
 
     Locks: the subscriptions of these customers, so that two runs, or a run and a cancellation,
-    take turns. Emits: subscription.canceled where an agreed end is reached.
+    take turns. Emits: as `renew`.
     """
     customer_ids = store.page_customers(tx, after=after, limit=limit)
-    current, delays = renew(tx, customer_ids, until=until, now=now)
-    return _views(tx, customer_ids, current, delays, until=until)
+    return for_customers(tx, customer_ids, until=until, now=now, can_pay=can_pay)
+
+
+def for_customers(
+    tx: Tx,
+    customer_ids: Sequence[UUID],
+    *,
+    until: datetime,
+    now: datetime,
+    can_pay: CanPay | None = None,
+) -> list[BillingView]:
+    """Return what `for_billing` does, for these customers. Locks and emits as it."""
+    current, delays = renew(tx, customer_ids, until=until, now=now, can_pay=can_pay)
+    floors = _floors(tx, customer_ids)
+    views = _views(tx, customer_ids, current, delays, until=until, floors=floors)
+    return _with_marks(tx, views, floors)
+
+
+def _floors(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, datetime]:
+    """Return where subscriptions are closed and no usage before it has changed since."""
+    stored = store.list_marks(tx, customer_ids)
+    found = metering.usage_marks(tx, [(one.customer_id, one.until) for one in stored])
+    return {
+        one.subscription_id: one.until
+        for one, mark in zip(stored, found, strict=True)
+        if one.mark == mark
+    }
+
+
+def _with_marks(
+    tx: Tx, views: Sequence[BillingView], floors: Mapping[UUID, datetime]
+) -> list[BillingView]:
+    """Add where each subscription can be closed once all is billed, and the usage as it is now.
+
+    The marks are read before the usage is: what comes in between makes the next run look again.
+    """
+    wanted = [
+        (agreement.subscription, until)
+        for view in views
+        for agreement in view.agreements
+        for until in (rules.closable(agreement),)
+        if until is not None and until != floors.get(agreement.subscription.subscription_id)
+    ]
+    found = metering.usage_marks(tx, [(one.customer_id, until) for one, until in wanted])
+    marks = [
+        Mark(one.customer_id, one.subscription_id, until, mark)
+        for (one, until), mark in zip(wanted, found, strict=True)
+    ]
+    return rules.with_marks(views, marks, floors)
+
+
+def close(tx: Tx, views: Sequence[BillingView]) -> None:
+    """Note that what these customers owe for the periods before their marks is billed."""
+    marks = [mark for view in views for mark in view.marks]
+    if marks:
+        store.save_marks(tx, marks)
+
+
+def reopen(tx: Tx, customer_id: UUID) -> None:
+    """Let the next run look at everything of a customer again, as a correction asks for."""
+    store.reopen(tx, customer_id)
+
+
+def find_item(tx: Tx, customer_id: UUID, item_id: UUID) -> Item | None:
+    """Return one item of a customer."""
+    return next((i for i in store.list_items(tx, [customer_id]) if i.item_id == item_id), None)
+
+
+def next_boundary(tx: Tx, customer_id: UUID, *, now: datetime) -> datetime | None:
+    """Return the earliest end of the periods that run now, or the end of a trial."""
+    live = next((s for s in history(tx, customer_id) if s.status != Status.CANCELED), None)
+    if live is None:
+        return None
+    return rules.next_boundary(live, store.list_periods(tx, [customer_id], until=now), now=now)
 
 
 def as_stored(tx: Tx, *, after: UUID | None, limit: int, until: datetime) -> list[BillingView]:
-    """Return the next customers as `for_billing` does, but as they stand: nothing is changed."""
+    """Return the next customers as `for_billing` does, but as they stand: nothing is changed.
+
+    Every period is there, the closed ones too; `floors` says which a run would leave out.
+    """
     customer_ids = store.page_customers(tx, after=after, limit=limit)
     found = store.list_subscriptions(tx, customer_ids)
-    return _views(tx, customer_ids, found, {}, until=until)
+    views = _views(tx, customer_ids, found, {}, until=until)
+    return rules.with_marks(views, (), _floors(tx, customer_ids))
 
 
 def _views(
@@ -260,9 +339,10 @@ def _views(
     delays: Mapping[UUID, str],
     *,
     until: datetime,
+    floors: Mapping[UUID, datetime] | None = None,
 ) -> list[BillingView]:
     items = store.list_items(tx, customer_ids)
-    periods = store.list_periods(tx, customer_ids, until=until)
+    periods = store.list_periods(tx, customer_ids, until=until, floors=floors)
     return rules.views(subscriptions, items, periods, delays)
 
 
@@ -276,22 +356,6 @@ def _live(tx: Tx, customer_id: UUID) -> Subscription:
     if live is None:
         raise errors.not_subscribed(customer_id)
     return live
-
-
-def _tell(tx: Tx, type_: str, subscriptions: Iterable[Subscription], *, now: datetime) -> None:
-    outbox.emit_many(
-        tx,
-        [
-            outbox.Fact(
-                type_,
-                one.customer_id,
-                one.subscription_id,
-                {"plan": one.plan_key, "status": one.status},
-            )
-            for one in subscriptions
-        ],
-        now=now,
-    )
 
 
 def verify(tx: Tx) -> list[Difference]:

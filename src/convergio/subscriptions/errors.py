@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from convergio.kernel.errors import Conflict, Invalid, NotFound
+from convergio.kernel.errors import Conflict, Invalid, LimitExceeded, NotFound
 from convergio.kernel.periods import instant_text
 from convergio.subscriptions.model import Status
 
@@ -51,3 +51,42 @@ def bad_seats(detail: str) -> Invalid:
 def bad_plan(detail: str) -> Invalid:
     """Say that the plan cannot be sold to this customer, or to anyone."""
     return Invalid(detail, code="bad_plan", field="plan")
+
+
+def bad_trial(detail: str) -> Invalid:
+    """Say what does not fit about a trial."""
+    return Invalid(detail, code="bad_trial", field="trial")
+
+
+def not_changeable(status: Status) -> Conflict:
+    """Say that a subscription in this status takes no change."""
+    mend = "resume it first" if status == Status.PAUSED else "settle what is open first"
+    return Conflict(f"the subscription is {status}; {mend}", code="not_changeable")
+
+
+def nothing_to_change() -> Invalid:
+    """Say that the change changes nothing."""
+    detail = "the subscription is on this plan with these seats; write what shall be different"
+    return Invalid(detail, code="nothing_to_change", field="plan")
+
+
+def too_many_changes(limit: int) -> LimitExceeded:
+    """Say that a subscription was changed too often in a day."""
+    detail = f"a subscription changes at most {limit} times a day; try again tomorrow"
+    return LimitExceeded(detail, code="too_many_changes")
+
+
+def not_ending() -> Conflict:
+    """Say that no end is on record that could be undone."""
+    return Conflict("the subscription does not end; there is nothing to undo", code="not_ending")
+
+
+def nothing_pending() -> Conflict:
+    """Say that no change waits for its instant."""
+    return Conflict("no change is scheduled; there is nothing to drop", code="nothing_pending")
+
+
+def too_early(at: datetime) -> Conflict:
+    """Say that a change lies before one that was made."""
+    detail = f"the subscription was changed at {instant_text(at)}; a change comes after it"
+    return Conflict(detail, code="too_early")

@@ -6,12 +6,12 @@ periods. The transition table below is the whole life cycle; what is not in it c
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from convergio.kernel.periods import Interval
@@ -42,11 +42,47 @@ TRANSITIONS: Final[Mapping[Status, frozenset[Status]]] = MappingProxyType(
         Status.CANCELED: frozenset(),
     }
 )
+RESTING: Final = frozenset({Status.PAUSED, Status.CANCELED})
+
+
+class TrialPolicy(StrEnum):
+    """What follows a trial whose customer has no payment method."""
+
+    ACTIVATE = "activate"
+    PAUSE = "pause"
+    FALL_BACK = "fall_back"
+
+
+class ChangeState(StrEnum):
+    """What became of a change: a pending one waits for its instant."""
+
+    PENDING = "pending"
+    DONE = "done"
+    DROPPED = "dropped"
+
+
+class When(StrEnum):
+    """When a change takes effect: at once, or when what is paid for ends."""
+
+    NOW = "now"
+    PERIOD_END = "period_end"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A free time before the first paid period, and what follows it without a payment method."""
+
+    days: int
+    policy: TrialPolicy = TrialPolicy.ACTIVATE
+    fallback_plan_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """One agreement with one customer; `cancel_at` is an end that is still to come."""
+    """One agreement with one customer; `cancel_at` is an end that is still to come.
+
+    The paid periods begin at `anchor_at`. It lies after `started_at` where a trial came first.
+    """
 
     customer_id: UUID
     subscription_id: UUID
@@ -59,11 +95,22 @@ class Subscription:
     cancel_at: datetime | None
     canceled_at: datetime | None
     created_at: datetime
+    trial_policy: TrialPolicy | None = None
+    fallback_plan_key: str | None = None
+
+    @property
+    def trial_ends_at(self) -> datetime | None:
+        """When the trial ends or ended; None where there was none."""
+        return None if self.trial_policy is None else self.anchor_at
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A pinned price, how many of it, and when it counts: `[active_from, active_until)`."""
+    """A pinned price, how many of it, and when it counts: `[active_from, active_until)`.
+
+    A credited one gives back what is left of its fee and allowance when it ends within a period;
+    `end_reason` says why on the invoice. One that is not credited keeps both to the period's end.
+    """
 
     customer_id: UUID
     subscription_id: UUID
@@ -72,6 +119,23 @@ class Item:
     quantity: Decimal
     active_from: datetime
     active_until: datetime | None
+    credited: bool = False
+    end_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Where a subscription is to go, or went: a plan at pinned prices, and a number of seats."""
+
+    customer_id: UUID
+    subscription_id: UUID
+    change_id: UUID
+    effective_at: datetime
+    plan_key: str
+    price_ids: tuple[UUID, ...]
+    seats: int
+    state: ChangeState
+    made_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +148,18 @@ class StoredPeriod:
     number: int
     start_at: datetime
     end_at: datetime
+
+
+class Mark(NamedTuple):
+    """Periods that begin before `until` are billed; `mark` is the usage that they were billed at.
+
+    As long as the mark of that usage is the same, a run need not look at them again.
+    """
+
+    customer_id: UUID
+    subscription_id: UUID
+    until: datetime
+    mark: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +175,17 @@ class Agreement:
 class BillingView:
     """All that billing needs of one customer's subscriptions, the canceled ones too.
 
-    `delay` says why an end that is reached could not be carried out yet.
+    `delay` says why an end that is reached could not be carried out yet. `floors` are the instants
+    before which the periods of a subscription are left out, `marks` what to close it at next.
     """
 
     customer_id: UUID
     agreements: tuple[Agreement, ...]
     delay: str | None = None
+    floors: Mapping[UUID, datetime] = field(default_factory=dict)
+    marks: tuple[Mark, ...] = ()
 
     @property
     def is_live(self) -> bool:
-        """Say whether boundaries are still to come."""
-        return any(one.subscription.status != Status.CANCELED for one in self.agreements)
+        """Say whether boundaries are still to come; a paused subscription has none."""
+        return any(one.subscription.status not in RESTING for one in self.agreements)

@@ -7,9 +7,10 @@ ORDER BY customer_id;
 -- name: insert_subscriptions
 -- Insert one live subscription a customer; who has one already is left out of what returns.
 INSERT INTO subscription (customer_id, subscription_id, plan_key, status, currency, time_zone,
-    anchor_at, started_at, created_at)
+    anchor_at, started_at, created_at, trial_policy, fallback_plan_key)
 SELECT n.customer_id, n.subscription_id, :plan_key, :status, n.currency, :time_zone,
-    :started_at::timestamptz, :started_at::timestamptz, :created_at::timestamptz
+    :anchor_at::timestamptz, :started_at::timestamptz, :created_at::timestamptz,
+    :trial_policy::text, :fallback_plan_key::text
 FROM unnest(:customer_ids::uuid[], :subscription_ids::uuid[], :currencies::text[])
     AS n (customer_id, subscription_id, currency)
 ON CONFLICT (customer_id) WHERE status <> 'canceled' DO NOTHING
@@ -33,7 +34,7 @@ WHERE customer_id = ANY(:customer_ids::uuid[]) AND status <> 'canceled';
 -- name: list_subscriptions
 -- Every subscription of these customers, in the order of their ids.
 SELECT customer_id, subscription_id, plan_key, status, currency, time_zone, anchor_at, started_at,
-    cancel_at, canceled_at, created_at
+    cancel_at, canceled_at, created_at, trial_policy, fallback_plan_key
 FROM subscription
 WHERE customer_id = ANY(:customer_ids::uuid[])
 ORDER BY customer_id, subscription_id;
@@ -41,7 +42,7 @@ ORDER BY customer_id, subscription_id;
 -- name: lock_live
 -- Lock one customer's live subscription.
 SELECT customer_id, subscription_id, plan_key, status, currency, time_zone, anchor_at, started_at,
-    cancel_at, canceled_at, created_at
+    cancel_at, canceled_at, created_at, trial_policy, fallback_plan_key
 FROM subscription
 WHERE customer_id = :customer_id AND status <> 'canceled'
 FOR UPDATE;
@@ -49,7 +50,7 @@ FOR UPDATE;
 -- name: lock_subscriptions
 -- Lock every subscription of these customers in the order of their ids.
 SELECT customer_id, subscription_id, plan_key, status, currency, time_zone, anchor_at, started_at,
-    cancel_at, canceled_at, created_at
+    cancel_at, canceled_at, created_at, trial_policy, fallback_plan_key
 FROM subscription
 WHERE customer_id = ANY(:customer_ids::uuid[])
 ORDER BY customer_id, subscription_id
@@ -86,30 +87,94 @@ WHERE customer_id = :customer_id AND subscription_id = :subscription_id
 
 -- name: list_items
 -- Every item of these customers.
-SELECT customer_id, subscription_id, item_id, price_id, quantity, active_from, active_until
+SELECT customer_id, subscription_id, item_id, price_id, quantity, active_from, active_until,
+    credited, end_reason
 FROM subscription_item
 WHERE customer_id = ANY(:customer_ids::uuid[])
 ORDER BY customer_id, subscription_id, item_id;
 
 -- name: list_periods
--- Every stored period of these customers that has begun.
-SELECT customer_id, subscription_id, interval, number, start_at, end_at
-FROM subscription_period
-WHERE customer_id = ANY(:customer_ids::uuid[]) AND start_at <= :until
-ORDER BY customer_id, subscription_id, interval, number;
+-- Every stored period of these customers that has begun, but for those before a floor.
+SELECT p.customer_id, p.subscription_id, p.interval, p.number, p.start_at, p.end_at
+FROM subscription_period AS p
+LEFT JOIN unnest(:subscription_ids::uuid[], :floors::timestamptz[]) AS f (subscription_id, floor)
+    ON f.subscription_id = p.subscription_id
+WHERE p.customer_id = ANY(:customer_ids::uuid[]) AND p.start_at <= :until
+    AND (f.floor IS NULL OR p.start_at >= f.floor)
+ORDER BY p.customer_id, p.subscription_id, p.interval, p.number;
+
+-- name: list_marks
+-- Up to where each subscription of these customers is closed, and the usage it was closed at.
+SELECT customer_id, subscription_id, closed_until, closed_mark
+FROM subscription
+WHERE customer_id = ANY(:customer_ids::uuid[]) AND closed_until IS NOT NULL
+ORDER BY customer_id, subscription_id;
+
+-- name: save_marks!
+-- Note up to where subscriptions are closed.
+UPDATE subscription AS s SET closed_until = n.closed_until, closed_mark = n.closed_mark
+FROM unnest(:customer_ids::uuid[], :subscription_ids::uuid[], :untils::timestamptz[],
+    :marks::numeric[]) AS n (customer_id, subscription_id, closed_until, closed_mark)
+WHERE s.customer_id = n.customer_id AND s.subscription_id = n.subscription_id;
+
+-- name: reopen!
+-- Let the next run look at everything of a customer again.
+UPDATE subscription SET closed_until = NULL, closed_mark = NULL
+WHERE customer_id = :customer_id AND closed_until IS NOT NULL;
 
 -- name: save_state
 -- Store where a subscription stands.
 UPDATE subscription
-SET status = :status, cancel_at = :cancel_at, canceled_at = :canceled_at
+SET status = :status, plan_key = :plan_key, cancel_at = :cancel_at, canceled_at = :canceled_at,
+    closed_until = NULL, closed_mark = NULL
 WHERE customer_id = :customer_id AND subscription_id = :subscription_id;
 
 -- name: end_items
--- End every item that is still active at an instant, but never before it began.
+-- End items that are still active at an instant, all or these, but never before they began.
 UPDATE subscription_item
-SET active_until = GREATEST(active_from, :ends_at)
+SET active_until = GREATEST(active_from, :ends_at), credited = :credited, end_reason = :reason
 WHERE customer_id = :customer_id AND subscription_id = :subscription_id
-    AND (active_until IS NULL OR active_until > :ends_at);
+    AND (active_until IS NULL OR active_until > :ends_at)
+    AND (:item_ids::uuid[] IS NULL OR item_id = ANY(:item_ids::uuid[]));
+
+-- name: list_pending
+-- Changes of these customers that take effect by an instant, the earliest first.
+SELECT customer_id, subscription_id, change_id, effective_at, plan_key, price_ids, seats, state,
+    made_at
+FROM subscription_change
+WHERE customer_id = ANY(:customer_ids::uuid[]) AND state = 'pending' AND effective_at <= :until
+ORDER BY effective_at, customer_id;
+
+-- name: list_changes
+-- The changes of one subscription, in the order in which they were made.
+SELECT customer_id, subscription_id, change_id, effective_at, plan_key, price_ids, seats, state,
+    made_at
+FROM subscription_change
+WHERE customer_id = :customer_id AND subscription_id = :subscription_id
+ORDER BY made_at, change_id;
+
+-- name: insert_change!
+-- Keep a change.
+INSERT INTO subscription_change (customer_id, subscription_id, change_id, effective_at, plan_key,
+    price_ids, seats, state, made_at)
+VALUES (:customer_id, :subscription_id, :change_id, :effective_at, :plan_key,
+    :price_ids::uuid[], :seats, :state, :made_at);
+
+-- name: settle_pending!
+-- Say what became of the change that waits.
+UPDATE subscription_change SET state = :state
+WHERE customer_id = :customer_id AND subscription_id = :subscription_id AND state = 'pending';
+
+-- name: save_pending_seats!
+-- Let the change that waits end with another number of seats.
+UPDATE subscription_change SET seats = :seats
+WHERE customer_id = :customer_id AND subscription_id = :subscription_id AND state = 'pending';
+
+-- name: count_changes
+-- How many changes of a customer took effect at once since an instant.
+SELECT count(*) FROM subscription_change
+WHERE customer_id = :customer_id AND state = 'done' AND made_at > :since
+    AND effective_at = made_at;
 
 -- name: stream_periods
 -- Every stored period with what it must follow from.
@@ -126,6 +191,7 @@ SELECT i.customer_id, i.subscription_id, i.item_id
 FROM subscription_item AS i
 JOIN subscription AS s
     ON s.customer_id = i.customer_id AND s.subscription_id = i.subscription_id
-WHERE s.status = 'canceled' AND (i.active_until IS NULL OR i.active_until > s.canceled_at)
+WHERE s.status = 'canceled' AND i.active_from IS DISTINCT FROM i.active_until
+    AND (i.active_until IS NULL OR i.active_until > s.canceled_at)
 ORDER BY i.customer_id, i.item_id
 LIMIT 100;

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import groupby
 from operator import attrgetter
@@ -11,24 +11,45 @@ from uuid import UUID
 
 import msgspec
 
-from convergio.catalog.model import Plan, Price
+from convergio.catalog.model import Price
 from convergio.kernel.errors import require
-from convergio.kernel.periods import Calendar, Interval
+from convergio.kernel.periods import Calendar, Interval, Period
+from convergio.kernel.quantity import subtract
 from convergio.metering.model import DEFAULT_SEGMENT, Limit, Segment
 from convergio.rating.model import Flat, Seat
+from convergio.rating.rules import allowance, rate
 from convergio.subscriptions import errors
 from convergio.subscriptions.model import (
     TRANSITIONS,
     Agreement,
     BillingView,
+    Change,
+    ChangeState,
     Item,
+    Mark,
     Status,
     StoredPeriod,
     Subscription,
+    Trial,
+    TrialPolicy,
+    When,
 )
 
 EARLIEST_START: Final = datetime(2000, 1, 1, tzinfo=UTC)
 SEATS_MAX: Final = 1_000_000
+TRIAL_DAYS_MAX: Final = 730
+CHANGES_A_DAY_MAX: Final = 20
+_CHANGEABLE: Final = frozenset({Status.TRIALING, Status.ACTIVE, Status.PAST_DUE})
+_A_YEAR: Final = {
+    Interval.DAY: 365,
+    Interval.WEEK: 52,
+    Interval.MONTH: 12,
+    Interval.QUARTER: 4,
+    Interval.YEAR: 1,
+}
+_MUCH: Final = Decimal(10**12)
+_ZERO: Final = Decimal(0)
+PAUSED: Final = "paused"
 _ONE: Final = Decimal(1)
 _SUBSCRIPTION: Final = attrgetter("subscription_id")
 _INTERVAL: Final = attrgetter("interval")
@@ -73,13 +94,16 @@ def intervals_of(prices: Sequence[Price]) -> list[Interval]:
     return sorted({price.interval for price in prices}, key=list(Interval).index)
 
 
-def segment_of(prices: Sequence[Price], *, start: datetime, time_zone: str) -> Segment:
+def segment_of(
+    prices: Sequence[Price], *, start: datetime, time_zone: str, anchor: datetime
+) -> Segment:
     """Return the usage windows and limits that a plan sets from its start.
 
-    Each meter's windows are the periods of its own price, so they reset together (RULES 3).
+    Each meter's windows are the periods of its own price, so they reset together (RULES 3). Those
+    of a trial are cut out of the periods before the anchor.
     """
     return Segment(
-        anchor=start,
+        anchor=anchor,
         time_zone=time_zone,
         interval=Interval.MONTH,
         starts_at=start,
@@ -179,20 +203,291 @@ def schedule_end(subscription: Subscription, at: datetime) -> Subscription:
 
 
 def new_subscription(
-    customer_id: UUID, subscription_id: UUID, plan: Plan, *, start: datetime, now: datetime,
-    time_zone: str, currency: str,
+    customer_id: UUID, subscription_id: UUID, plan_key: str, *, start: datetime, now: datetime,
+    time_zone: str, currency: str, trial: Trial | None,
 ) -> Subscription:  # fmt: skip
-    """Return an active subscription anchored at its start."""
+    """Return a subscription anchored at its start, or at the end of its trial."""
     return Subscription(
         customer_id=customer_id,
         subscription_id=subscription_id,
-        plan_key=plan.key,
-        status=Status.ACTIVE,
+        plan_key=plan_key,
+        status=Status.TRIALING if trial else Status.ACTIVE,
         currency=currency,
         time_zone=time_zone,
-        anchor_at=start,
+        anchor_at=start + timedelta(days=trial.days) if trial else start,
         started_at=start,
         cancel_at=None,
         canceled_at=None,
         created_at=now,
+        trial_policy=trial.policy if trial else None,
+        fallback_plan_key=trial.fallback_plan_key if trial else None,
     )
+
+
+def check_trial(trial: Trial) -> None:
+    """Refuse a trial that has no end or no sequel. Raises: Invalid."""
+    if not 1 <= trial.days <= TRIAL_DAYS_MAX:
+        raise errors.bad_trial(f"write a trial of 1 to {TRIAL_DAYS_MAX} days")
+    if (trial.policy == TrialPolicy.FALL_BACK) != (trial.fallback_plan_key is not None):
+        raise errors.bad_trial("name the plan to fall back to with fall_back, and only then")
+
+
+def check_changeable(subscription: Subscription) -> None:
+    """Refuse a change of what is paused, unpaid or ending. Raises: Conflict."""
+    if subscription.status not in _CHANGEABLE:
+        raise errors.not_changeable(subscription.status)
+    if subscription.cancel_at is not None:
+        raise errors.already_ending(subscription.cancel_at)
+
+
+def seats_of(items: Iterable[Item], prices: Mapping[UUID, Price]) -> int:
+    """Return the seats of these items: one where no price is per seat."""
+    seats = (i.quantity for i in items if isinstance(prices[i.price_id].charge, Seat))
+    return int(next(seats, _ONE))
+
+
+def fee_of_a_year(prices: Iterable[Price], seats: int) -> int:
+    """Return what a plan asks of a year without usage, in minor units: fees and minimums."""
+    return sum(
+        rate(
+            price.charge,
+            quantity_of(price, seats) if price.meter_key is None else _ZERO,
+            currency=price.currency,
+        ).total.minor
+        * _A_YEAR[price.interval]
+        for price in prices
+    )
+
+
+def is_free(prices: Iterable[Price], seats: int) -> bool:
+    """Say whether a plan can never cost anything, however much its hard quotas let through."""
+    return not any(
+        rate(price.charge, _most(price, seats), currency=price.currency).total.minor
+        for price in prices
+    )
+
+
+def _most(price: Price, seats: int) -> Decimal:
+    if price.meter_key is None:
+        return quantity_of(price, seats)
+    return price.quota.limit if price.quota is not None and price.quota.hard else _MUCH
+
+
+def when_of(
+    asked: When | None, old: Sequence[Price], new: Sequence[Price], *, seats: tuple[int, int]
+) -> When:
+    """Return when a change takes effect: as asked; else what costs more now, what costs less later.
+
+    Seats, where nothing else changes, go up now and down at the period's end (RULES 10).
+    """
+    if asked is not None:
+        return asked
+    rises = fee_of_a_year(new, seats[1]) > fee_of_a_year(old, seats[0])
+    return When.NOW if rises or is_free(old, seats[0]) else When.PERIOD_END
+
+
+def opens_a_period(old: Sequence[Price], new: Sequence[Price], *, seats: tuple[int, int]) -> bool:
+    """Say whether a change begins new periods: Free to paid (RULES 10), or another fee interval."""
+    if is_free(old, seats[0]):
+        return not is_free(new, seats[1])
+    before, after = ({p.interval for p in some if p.meter_key is None} for some in (old, new))
+    return bool(before and after and before != after)
+
+
+def swapped(
+    items: Sequence[Item], prices: Sequence[Price], seats: int
+) -> tuple[list[UUID], list[Price]]:
+    """Return the items that a change ends and the prices that it begins; the rest goes on.
+
+    So changing seats, or adding a price, splits no other item's usage (RULES 3).
+    """
+    wanted = {price.price_id: quantity_of(price, seats) for price in prices}
+    kept = {i.price_id for i in items if wanted.get(i.price_id) == i.quantity}
+    ending = [item.item_id for item in items if item.price_id not in kept]
+    return ending, [price for price in prices if price.price_id not in kept]
+
+
+def quota_requests(
+    items: Sequence[Item], prices: Mapping[UUID, Price], calendar: Mapping[Interval, Calendar],
+    at: datetime,
+) -> dict[str, list[tuple[Price, Period]]]:  # fmt: skip
+    """Return by meter the stretches, with their price, of the period that a change cuts at `at`.
+
+    The last stretch of a meter begins at `at` and lasts to the period's end.
+    """
+    found: dict[str, list[tuple[Price, Period]]] = {}
+    for item in sorted(items, key=attrgetter("active_from")):
+        price = prices[item.price_id]
+        if price.meter_key is None:
+            continue
+        months = calendar[price.interval]
+        full = months.period(months.number_at(at))
+        until = full.end if item.active_until is None else min(item.active_until, full.end)
+        start = max(full.start, item.active_from)
+        if start < until:
+            found.setdefault(price.meter_key, []).append((price, Period(start, until)))
+    return found
+
+
+def cut_segments(
+    prices: Sequence[Price],
+    stretches: Mapping[str, Sequence[tuple[Price, Period]]],
+    used: Mapping[str, Decimal],
+    calendar: Mapping[Interval, Calendar],
+    *,
+    at: datetime,
+    time_zone: str,
+) -> list[Segment]:
+    """Return the windows and limits from a change on: what is left of this period, then all.
+
+    What is left = the allowance of all stretches of the period - what was used before (RULES 8, 9).
+    """
+    months = next(iter(calendar.values()))
+    full = segment_of(prices, start=at, time_zone=time_zone, anchor=months.anchor)
+    left: dict[str, tuple[datetime, Limit]] = {}
+    for price in prices:
+        meter = price.meter_key
+        if meter is None:
+            continue
+        here = calendar[price.interval]
+        period = here.period(here.number_at(at))
+        if period.start < at:
+            limit = _left(full.limits[meter], stretches.get(meter, ()), used, period)
+            left[meter] = period.end, limit
+    segments = []
+    for start in sorted({at, *(end for end, _ in left.values())}):
+        cut = {meter: limit for meter, (end, limit) in left.items() if end > start}
+        limits = full.limits | cut
+        segments.append(msgspec.structs.replace(full, starts_at=start, limits=limits))
+    return segments
+
+
+def _left(
+    limit: Limit,
+    stretches: Sequence[tuple[Price, Period]],
+    used: Mapping[str, Decimal],
+    period: Period,
+) -> Limit:
+    """Return a limit for the rest of a period: its allowance less what was used before."""
+    quotas = [(_quota(price), part) for price, part in stretches]
+    included = [(_limit(price).included or _ZERO, part) for price, part in stretches]
+    before = used.get(stretches[0][0].meter_key or "", _ZERO) if stretches else _ZERO
+
+    def rest(parts: Sequence[tuple[Decimal, Period]]) -> Decimal:
+        return max(_ZERO, subtract(allowance(parts, period), before))
+
+    return msgspec.structs.replace(
+        limit,
+        limit=None if limit.limit is None else rest(quotas),
+        included=None if limit.included is None else rest(included),
+    )
+
+
+def _quota(price: Price) -> Decimal:
+    """Return what a price promises of a period: its quota, or what it includes."""
+    return price.quota.limit if price.quota is not None else _limit(price).included or _ZERO
+
+
+def fits_day(count: int) -> None:
+    """Refuse one change too many of a day. Raises: LimitExceeded."""
+    if count >= CHANGES_A_DAY_MAX:
+        raise errors.too_many_changes(CHANGES_A_DAY_MAX)
+
+
+def reactivate(subscription: Subscription) -> Subscription:
+    """Return the subscription without the end that was to come. Raises: Conflict for none."""
+    if subscription.cancel_at is None:
+        raise errors.not_ending()
+    return replace(subscription, cancel_at=None)
+
+
+def paused_items(items: Iterable[Item]) -> list[Item]:
+    """Return the items that the last pause ended, to begin them again."""
+    paused = [item for item in items if item.end_reason == PAUSED]
+    last = max((item.active_until for item in paused if item.active_until), default=None)
+    return [item for item in paused if item.active_until == last]
+
+
+def never_began(items: Iterable[Item]) -> bool:
+    """Say whether these items ended before a moment of them was paid for, as after a trial."""
+    return all(item.active_from == item.active_until for item in items)
+
+
+def on_plan(subscription: Subscription, plan_key: str) -> Subscription:
+    """Return the subscription under the name of another plan."""
+    return replace(subscription, plan_key=plan_key)
+
+
+def pending(change: Change, *, effective_at: datetime) -> Change:
+    """Return the change as one that waits for its instant."""
+    return replace(change, effective_at=effective_at, state=ChangeState.PENDING)
+
+
+def seats_for(prices: Sequence[Price], had: int, wanted: int | None) -> int:
+    """Return the seats on new prices: as asked, else as before; one where none is per seat."""
+    if wanted is not None:
+        return wanted
+    return had if any(isinstance(price.charge, Seat) for price in prices) else 1
+
+
+def next_boundary(
+    live: Subscription, periods: Iterable[StoredPeriod], *, now: datetime
+) -> datetime | None:
+    """Return when something ends next: a period that runs now, a trial, or the subscription."""
+    ends = [
+        period.end_at
+        for period in periods
+        if period.subscription_id == live.subscription_id and period.end_at > now
+    ]
+    if live.anchor_at > now:
+        ends = [live.anchor_at]
+    if live.cancel_at is not None:
+        ends.append(live.cancel_at)
+    return min(ends, default=None)
+
+
+def trial_ends(subscription: Subscription, until: datetime) -> bool:
+    """Say whether a trial's end is reached and not carried out."""
+    return subscription.status == Status.TRIALING and subscription.anchor_at <= until
+
+
+def is_due(subscription: Subscription, change: Change | None, until: datetime) -> bool:
+    """Say whether anything of a subscription is to be carried out by `until`."""
+    ends = subscription.cancel_at is not None and subscription.cancel_at <= until
+    return ends or change is not None or trial_ends(subscription, until)
+
+
+def closable(agreement: Agreement) -> datetime | None:
+    """Return the instant before which every period that begins can be closed once it is billed.
+
+    That is where the last begun periods start, the earliest of the intervals; of a canceled
+    subscription where they end. None where nothing has begun, or nothing would be closed.
+    """
+    lasts = [periods[-1] for periods in agreement.periods.values() if periods]
+    if not lasts or len(lasts) < len(agreement.periods):
+        return None
+    if agreement.subscription.status == Status.CANCELED:
+        return max(period.end_at for period in lasts)
+    return min(period.start_at for period in lasts)
+
+
+def with_marks(
+    views: Iterable[BillingView], marks: Iterable[Mark], floors: Mapping[UUID, datetime]
+) -> list[BillingView]:
+    """Return the views with their floors and with the marks to close them at."""
+    of: dict[UUID, list[Mark]] = {}
+    for mark in marks:
+        of.setdefault(mark.customer_id, []).append(mark)
+    return [
+        replace(
+            view,
+            floors={
+                key: floors[key]
+                for one in view.agreements
+                for key in (one.subscription.subscription_id,)
+                if key in floors
+            },
+            marks=tuple(of.get(view.customer_id, ())),
+        )
+        for view in views
+    ]

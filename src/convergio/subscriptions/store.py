@@ -1,6 +1,6 @@
 """The queries of subscriptions: one function each."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +10,16 @@ from uuid import UUID
 from convergio.infra import sql
 from convergio.infra.db import Tx
 from convergio.kernel.periods import Interval
-from convergio.subscriptions.model import Item, Status, StoredPeriod, Subscription
+from convergio.subscriptions.model import (
+    Change,
+    ChangeState,
+    Item,
+    Mark,
+    Status,
+    StoredPeriod,
+    Subscription,
+    TrialPolicy,
+)
 
 QUERIES: Final = sql.load(Path(__file__).with_name("queries.sql"))
 
@@ -55,8 +64,11 @@ def insert_subscriptions(tx: Tx, subscriptions: Sequence[Subscription]) -> set[U
         plan_key=like.plan_key,
         status=like.status,
         time_zone=like.time_zone,
+        anchor_at=like.anchor_at,
         started_at=like.started_at,
         created_at=like.created_at,
+        trial_policy=like.trial_policy,
+        fallback_plan_key=like.fallback_plan_key,
     )
     return {row[0] for row in rows}
 
@@ -144,13 +156,51 @@ def list_items(tx: Tx, customer_ids: Sequence[UUID]) -> list[Item]:
     return [Item(*row) for row in rows]
 
 
-def list_periods(tx: Tx, customer_ids: Sequence[UUID], *, until: datetime) -> list[StoredPeriod]:
-    """Return every period of these customers that has begun by `until`, in order."""
-    rows = tx.tuples(QUERIES["list_periods"], customer_ids=list(customer_ids), until=until)
+def list_periods(
+    tx: Tx,
+    customer_ids: Sequence[UUID],
+    *,
+    until: datetime,
+    floors: Mapping[UUID, datetime] | None = None,
+) -> list[StoredPeriod]:
+    """Return the periods of these customers that have begun by `until`, in order.
+
+    Those that begin before their subscription's floor are left out.
+    """
+    known = floors or {}
+    rows = tx.tuples(
+        QUERIES["list_periods"],
+        customer_ids=list(customer_ids),
+        until=until,
+        subscription_ids=list(known),
+        floors=list(known.values()),
+    )
     return [
         StoredPeriod(customer, subscription, _INTERVALS[interval], number, start, end)
         for customer, subscription, interval, number, start, end in rows
     ]
+
+
+def list_marks(tx: Tx, customer_ids: Sequence[UUID]) -> list[Mark]:
+    """Return up to where subscriptions are closed."""
+    rows = tx.tuples(QUERIES["list_marks"], customer_ids=list(customer_ids))
+    return [Mark(*row) for row in rows]
+
+
+def save_marks(tx: Tx, marks: Sequence[Mark]) -> None:
+    """Note up to where subscriptions are closed."""
+    tx.run(
+        QUERIES["save_marks"],
+        customer_ids=[one.customer_id for one in marks],
+        subscription_ids=[one.subscription_id for one in marks],
+        untils=[one.until for one in marks],
+        marks=[one.mark for one in marks],
+    )
+
+
+def reopen(tx: Tx, customer_id: UUID) -> None:
+    """Let the next run look at everything of a customer again."""
+    tx.run(QUERIES["reopen"], customer_id=customer_id)
 
 
 def save_state(tx: Tx, subscription: Subscription) -> None:
@@ -160,19 +210,86 @@ def save_state(tx: Tx, subscription: Subscription) -> None:
         customer_id=subscription.customer_id,
         subscription_id=subscription.subscription_id,
         status=subscription.status,
+        plan_key=subscription.plan_key,
         cancel_at=subscription.cancel_at,
         canceled_at=subscription.canceled_at,
     )
 
 
-def end_items(tx: Tx, subscription: Subscription, *, ends_at: datetime) -> None:
-    """End the items that are still active."""
+def end_items(
+    tx: Tx,
+    subscription: Subscription,
+    *,
+    ends_at: datetime,
+    credited: bool,
+    reason: str,
+    item_ids: Sequence[UUID] | None = None,
+) -> None:
+    """End the items that are still active, all or these."""
     tx.run(
         QUERIES["end_items"],
         customer_id=subscription.customer_id,
         subscription_id=subscription.subscription_id,
         ends_at=ends_at,
+        credited=credited,
+        reason=reason,
+        item_ids=None if item_ids is None else list(item_ids),
     )
+
+
+def list_pending(tx: Tx, customer_ids: Sequence[UUID], *, until: datetime) -> list[Change]:
+    """Return the changes that take effect by an instant, the earliest first."""
+    rows = tx.tuples(QUERIES["list_pending"], customer_ids=list(customer_ids), until=until)
+    return [_change(row) for row in rows]
+
+
+def list_changes(tx: Tx, customer_id: UUID, subscription_id: UUID) -> list[Change]:
+    """Return the changes of one subscription in the order in which they were made."""
+    rows = tx.tuples(
+        QUERIES["list_changes"], customer_id=customer_id, subscription_id=subscription_id
+    )
+    return [_change(row) for row in rows]
+
+
+def insert_change(tx: Tx, change: Change) -> None:
+    """Keep a change."""
+    tx.run(
+        QUERIES["insert_change"],
+        customer_id=change.customer_id,
+        subscription_id=change.subscription_id,
+        change_id=change.change_id,
+        effective_at=change.effective_at,
+        plan_key=change.plan_key,
+        price_ids=list(change.price_ids),
+        seats=change.seats,
+        state=change.state,
+        made_at=change.made_at,
+    )
+
+
+def settle_pending(tx: Tx, subscription: Subscription, state: ChangeState) -> int:
+    """Say what became of the change that waits; return how many there were."""
+    return tx.run(
+        QUERIES["settle_pending"],
+        customer_id=subscription.customer_id,
+        subscription_id=subscription.subscription_id,
+        state=state,
+    )
+
+
+def save_pending_seats(tx: Tx, subscription: Subscription, seats: int) -> None:
+    """Let the change that waits end with another number of seats."""
+    tx.run(
+        QUERIES["save_pending_seats"],
+        customer_id=subscription.customer_id,
+        subscription_id=subscription.subscription_id,
+        seats=seats,
+    )
+
+
+def count_changes(tx: Tx, customer_id: UUID, *, since: datetime) -> int:
+    """Return how many changes took effect at once since an instant."""
+    return int(tx.value(QUERIES["count_changes"], customer_id=customer_id, since=since))
 
 
 def stream_periods(tx: Tx) -> Iterator[tuple[StoredPeriod, datetime, str]]:
@@ -190,4 +307,12 @@ _INTERVALS = {interval.value: interval for interval in Interval}
 
 
 def _read(rows: list[tuple[Any, ...]]) -> list[Subscription]:
-    return [Subscription(*(*row[:3], Status(row[3]), *row[4:])) for row in rows]
+    return [Subscription(*(*row[:3], Status(row[3]), *row[4:11], *_trial(row))) for row in rows]
+
+
+def _trial(row: tuple[Any, ...]) -> tuple[TrialPolicy | None, str | None]:
+    return TrialPolicy(row[11]) if row[11] else None, row[12]
+
+
+def _change(row: tuple[Any, ...]) -> Change:
+    return Change(*(*row[:5], tuple(row[5]), row[6], ChangeState(row[7]), row[8]))

@@ -1,0 +1,257 @@
+"""Where a line below zero goes, and what a credit note may take: decisions without a database.
+
+A line below zero names the line that it takes back from. It nets within an invoice as long as the
+total stays at or above zero; otherwise it goes on a credit note of the invoice that it takes from
+(RULES 11). No line is ever credited beyond what is left of it, whoever asks.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+from uuid import UUID
+
+from convergio.billing import errors
+from convergio.billing.model import (
+    ChargeKey,
+    Creditable,
+    CreditDraft,
+    CreditKind,
+    CreditLine,
+    CreditNote,
+    Draft,
+    Invoice,
+    Kind,
+    Line,
+    LineId,
+    Numbers,
+    Status,
+    StrangeRow,
+    Voiding,
+)
+from convergio.billing.rules import ACCOUNTS
+from convergio.kernel.errors import Difference, require
+from convergio.kernel.money import Money, allocate
+from convergio.ledger.model import Account
+
+SERIES_SUFFIX: Final = "-CN"
+REASON_SIZE_MAX: Final = 500
+_NUMBER: Final = re.compile(r"([A-Z0-9]{1,8}-CN)-(\d{4})-(\d{6,18})", re.ASCII)
+_ONE: Final = Decimal(1)
+
+
+class Left:
+    """What is left to credit of the lines of some customers, the newest first for each charge."""
+
+    def __init__(self, rows: Iterable[Creditable]) -> None:
+        """Keep the lines that something is left of."""
+        self._of: dict[tuple[UUID, ChargeKey], list[Creditable]] = {}
+        for row in rows:
+            if row.remaining > 0:
+                self._of.setdefault((row.customer_id, row.key), []).append(row)
+
+    def take(self, customer_id: UUID, key: ChargeKey, minor: int) -> Iterator[tuple[LineId, int]]:
+        """Yield the lines that an amount is taken from, as far as they reach, and use it up."""
+        rows = self._of.get((customer_id, key), [])
+        while minor and rows:
+            row = rows.pop(0)
+            part = min(minor, row.remaining)
+            if part < row.remaining:
+                rows.insert(0, replace(row, remaining=row.remaining - part))
+            yield LineId(row.invoice_id, row.line_number), part
+            minor -= part
+
+
+def attributed(draft: Draft, left: Left) -> tuple[Draft | None, list[CreditDraft]]:
+    """Return the invoice and the credit notes that a draft with lines below zero becomes."""
+    lines: list[Line] = []
+    for line in draft.lines:
+        if line.amount.minor >= 0:
+            lines.append(line)
+            continue
+        for origin, part in left.take(draft.customer_id, line.key, -line.amount.minor):
+            lines.append(replace(line, amount=Money(-part, line.amount.currency), origin=origin))
+    total = sum(line.amount.minor for line in lines)
+    if total >= 0:
+        return _draft(draft, lines), []
+    above = [line for line in lines if line.origin is None]
+    return _draft(draft, above), list(_notes(draft, [one for one in lines if one.origin]))
+
+
+def _draft(draft: Draft, lines: Sequence[Line]) -> Draft | None:
+    if not lines:
+        return None
+    total = Money(sum(line.amount.minor for line in lines), draft.total.currency)
+    return replace(draft, lines=tuple(lines), total=total)
+
+
+def _notes(draft: Draft, lines: Sequence[Line]) -> Iterator[CreditDraft]:
+    """Yield one credit note for each invoice that these lines take from."""
+    by_invoice: dict[UUID, list[CreditLine]] = {}
+    for line in lines:
+        require(line.origin is not None, "a line below zero names what it takes from")
+        if line.origin is not None:
+            credit = CreditLine(
+                line.origin.line_number, line.key.kind, line.description, -line.quantity,
+                -line.amount,
+            )  # fmt: skip
+            by_invoice.setdefault(line.origin.invoice_id, []).append(credit)
+    for invoice_id, some in by_invoice.items():
+        yield _note(draft.customer_id, invoice_id, CreditKind.CORRECTION, lines[0].reason, some)
+
+
+def _note(
+    customer_id: UUID,
+    invoice_id: UUID,
+    kind: CreditKind,
+    reason: str,
+    lines: Sequence[CreditLine],
+) -> CreditDraft:
+    total = sum((one.amount for one in lines), Money.zero(lines[0].amount.currency))
+    require(total.minor > 0, "a credit note gives something back")
+    return CreditDraft(customer_id, invoice_id, kind, reason, tuple(lines), total)
+
+
+def asked(
+    invoice: Invoice,
+    rows: Sequence[Creditable],
+    *,
+    reason: str,
+    kind: CreditKind,
+    amount: Money | None,
+    lines: Mapping[int, Money] | None,
+) -> CreditDraft:
+    """Return the credit note that was asked for: of all that is left, of lines, or of an amount.
+
+    An amount is shared over the lines by what is left of each, by largest remainder. Raises:
+    Invalid, Conflict beyond what is left or of a void invoice.
+    """
+    _check_reason(reason)
+    if invoice.status == Status.VOID:
+        raise errors.void_already(invoice.number_text)
+    whole = Money(sum(row.remaining for row in rows), invoice.currency)
+    if lines is not None:
+        wanted = {number: money.minor for number, money in lines.items()}
+        _check_currency(invoice, lines.values())
+    elif amount is not None:
+        _check_currency(invoice, [amount])
+        if not 0 < amount.minor <= whole.minor:
+            raise errors.beyond_credit(invoice.number_text, whole.text())
+        above = [row for row in rows if row.remaining > 0]
+        parts = allocate(amount, [row.remaining for row in above])
+        wanted = {row.line_number: part.minor for row, part in zip(above, parts, strict=True)}
+    else:
+        wanted = {row.line_number: row.remaining for row in rows}
+    credit = [
+        _credit_line(row, wanted[row.line_number]) for row in rows if wanted.get(row.line_number, 0)
+    ]
+    for row in rows:
+        _check_line(invoice, row, wanted.get(row.line_number, 0), all_=lines is None)
+    strangers = wanted.keys() - {row.line_number for row in rows}
+    total = sum(one.amount.minor for one in credit)
+    if strangers or not 0 < total <= whole.minor:
+        raise errors.beyond_credit(invoice.number_text, whole.text())
+    return _note(invoice.customer_id, invoice.invoice_id, kind, reason, credit)
+
+
+def _check_reason(reason: str) -> None:
+    if not 1 <= len(reason.strip()) <= REASON_SIZE_MAX or not reason.isprintable():
+        raise errors.bad_reason(REASON_SIZE_MAX)
+
+
+def _check_currency(invoice: Invoice, amounts: Iterable[Money]) -> None:
+    if any(amount.currency != invoice.currency for amount in amounts):
+        raise errors.other_currency(invoice.number_text, invoice.currency)
+
+
+def _check_line(invoice: Invoice, row: Creditable, minor: int, *, all_: bool) -> None:
+    low = min(row.remaining, 0) if all_ else 0
+    if not low <= minor <= max(row.remaining, 0):
+        raise errors.beyond_credit(invoice.number_text, Money(row.remaining, row.currency).text())
+
+
+def _credit_line(row: Creditable, minor: int) -> CreditLine:
+    return CreditLine(
+        row.line_number, Kind(row.kind), row.description, _ONE, Money(minor, row.currency)
+    )
+
+
+def void(invoice: Invoice, rows: Sequence[Creditable], how: Voiding) -> CreditDraft | None:
+    """Return the full credit note that voids an invoice; None where nothing is left of it.
+
+    Raises: Conflict for one that is not open, or of which anything is paid.
+    """
+    if invoice.status != Status.OPEN or invoice.paid:
+        raise errors.cannot_void(invoice.number_text, invoice.status)
+    kind = CreditKind.CORRECTION if how == Voiding.REISSUE else CreditKind.CONCESSION
+    left = sum(row.remaining for row in rows)
+    if left == 0 and not any(row.remaining for row in rows):
+        return None
+    if left <= 0:
+        raise errors.beyond_credit(invoice.number_text, Money(left, invoice.currency).text())
+    return asked(invoice, rows, reason=f"void: {how}", kind=kind, amount=None, lines=None)
+
+
+def apply(invoice: Invoice, total: Money) -> tuple[Invoice, Money]:
+    """Return the invoice with a credit note applied to what is due, and how much that took."""
+    applied = (
+        min(total, invoice.due) if invoice.status != Status.VOID else Money.zero(invoice.currency)
+    )
+    credited = replace(invoice, credited=invoice.credited + applied.minor)
+    if invoice.status == Status.OPEN and not credited.due.minor:
+        credited = replace(credited, status=Status.PAID)
+    return credited, applied
+
+
+def write_off(invoice: Invoice) -> Invoice:
+    """Return an open invoice as one that will not be paid. Raises: Conflict."""
+    if invoice.status != Status.OPEN:
+        raise errors.not_open(invoice.number_text, invoice.status)
+    return replace(invoice, status=Status.UNCOLLECTIBLE)
+
+
+def reversal(credit: CreditDraft) -> dict[Account, Money]:
+    """Return what a credit note takes back from each account, what is deferred first."""
+    sums: dict[Account, Money] = {}
+    for kind in (Kind.FIXED, Kind.USAGE):
+        for line in credit.lines:
+            if line.kind == kind:
+                account = ACCOUNTS[kind]
+                zero = Money.zero(line.amount.currency)
+                sums[account] = sums.get(account, zero) + line.amount
+    return sums
+
+
+def number_notes(
+    drafts: Sequence[CreditDraft],
+    ids: Sequence[UUID],
+    applied: Sequence[Money],
+    numbers: Numbers,
+    sealed: Sequence[bytes],
+    *,
+    finalized_at: datetime,
+) -> Iterator[CreditNote]:
+    """Yield the credit notes of drafts in their order, numbered without gaps."""
+    for place, draft in enumerate(drafts):
+        yield CreditNote(
+            draft.customer_id, ids[place], draft.invoice_id, numbers.series, numbers.year,
+            numbers.first + place, draft.kind, draft.reason, draft.total.currency,
+            draft.total.minor, applied[place].minor, numbers.issued_on, finalized_at,
+            sealed[place],
+        )  # fmt: skip
+
+
+def parse_number(text: str) -> tuple[str, int, int]:
+    """Read a credit note's number as series, year and number. Raises: Invalid."""
+    found = _NUMBER.fullmatch(text)
+    if found is None:
+        raise errors.bad_note_number(text)
+    return found[1], int(found[2]), int(found[3])
+
+
+def strange(row: StrangeRow) -> Difference:
+    """Tell of a sum that two places disagree about."""
+    where = f"{row.what} of {row.document_id} of customer {row.customer_id}"
+    return Difference(where, str(row.expected), str(row.found))
