@@ -11,6 +11,7 @@ from convergio.billing import actions as billing
 from convergio.entitlements import actions as entitlements
 from convergio.infra import log
 from convergio.infra.jobs import Chore, application
+from convergio.metering import retention
 from convergio.payments import actions as payments
 from convergio.wiring import App
 
@@ -30,6 +31,7 @@ def chores(product: App) -> dict[str, Chore]:
             seller=product.settings.seller,
             keyring=product.keyring,
             grace=product.grace,
+            can_pay=payments.payable,
         )
         _log.info("billed", **billing.report_value(report))
 
@@ -44,10 +46,27 @@ def chores(product: App) -> dict[str, Chore]:
         if expired:
             _log.info("expired", reservations=expired)
 
+    def retain() -> None:
+        months = product.settings.usage_keep_months
+        if not months:  # events are kept for ever
+            return
+        with product.database.transaction() as tx:
+            billed_until = billing.billed_until(tx)
+        for done in retention.retain(
+            product.database,
+            older_than_months=months,
+            billed_until=billed_until,
+            folder=product.settings.archive_path,
+            form="csv.gz",
+            now=product.clock.now(),
+        ):
+            _log.info("retained", month=done.month, file=done.file, events=done.deleted)
+
     return {
         "convergio.bill": Chore("7 * * * *", bill),
         "convergio.collect": Chore("*/15 * * * *", collect),
         "convergio.expire_reservations": Chore("* * * * *", expire),
+        "convergio.retain_usage": Chore("23 3 * * *", retain),
     }
 
 

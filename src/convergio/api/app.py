@@ -7,15 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any, Final
 
-from litestar import Litestar
+from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
 
 from convergio.api import problems
+from convergio.api.billing_routes import BILLING_ROUTES
 from convergio.api.hot import HotPath
+from convergio.api.quota_routes import QUOTA_ROUTES
+from convergio.api.requests import needs
 from convergio.api.routes import ROUTES
 from convergio.api.security import guard
+from convergio.identity.model import Scope
 from convergio.infra.settings import load_settings
 from convergio.wiring import App, opened
 
@@ -25,12 +30,17 @@ BODY_SIZE_MAX: Final = 1_000_000
 def inside(product: App, **more: Any) -> Litestar:  # noqa: ANN401 - Litestar's own options
     """Return the framework's part, without the hot path."""
     return Litestar(
-        route_handlers=list(ROUTES),
+        route_handlers=[*ROUTES, *QUOTA_ROUTES, *BILLING_ROUTES],
         guards=[guard],
         exception_handlers={Exception: problems.answer, HTTPException: problems.answer},
         request_max_body_size=BODY_SIZE_MAX,
         state=State({"product": product}),
-        openapi_config=OpenAPIConfig(title="Convergio Billing", version="1", path="/schema"),
+        openapi_config=OpenAPIConfig(
+            title="Convergio Billing",
+            version="1",
+            render_plugins=[JsonRenderPlugin()],  # the others load scripts from elsewhere
+            openapi_router=Router("/schema", route_handlers=[], opt=needs(Scope.CATALOG_READ)),
+        ),
         logging_config=None,
         **more,
     )

@@ -6,7 +6,9 @@ with nothing in between. Their twins in `routes.py` exist for the OpenAPI docume
 
 import zlib
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from functools import partial
+from math import ceil
 from typing import Any, Final
 
 import msgspec
@@ -23,12 +25,12 @@ from convergio.kernel.errors import ConvergioError, Invalid, LimitExceeded
 from convergio.kernel.periods import instant_text
 from convergio.kernel.quantity import parse_quantity
 from convergio.metering.model import BATCH_MAX, Event, Verdict
-from convergio.metering.reading import read_events
+from convergio.metering.reading import Reading, is_binary, read_binary, read_events
 from convergio.metering.rules import QUANTITY_MAX
 from convergio.wiring import App
 
 BODY_SIZE_MAX: Final = 8 * 1024 * 1024
-_EVENT_PATHS: Final = frozenset({"/v1/events", "/api/v1/events"})
+_GZIP_MEMBERS_MAX: Final = 64
 _JSON: Final = b"application/json"
 _EVENT_TYPES: Final = frozenset(
     {_JSON, b"application/cloudevents+json", b"application/cloudevents-batch+json"}
@@ -44,6 +46,7 @@ DENIAL_STATUS: Final = {
     Reason.LIMIT_REACHED: 429,
     Reason.SUSPENDED: 403,
     Reason.NO_SUBSCRIPTION: 403,
+    Reason.SPEND_CAP: 402,
     Reason.UNKNOWN_CUSTOMER: 404,
     Reason.UNKNOWN_METER: 404,
 }
@@ -51,6 +54,7 @@ _DENIALS: Final = {
     Reason.LIMIT_REACHED: "the plan's limit for this period is reached; a larger plan has more",
     Reason.SUSPENDED: "access is suspended until open invoices are paid",
     Reason.NO_SUBSCRIPTION: "the customer has no live subscription; subscribe first",
+    Reason.SPEND_CAP: "the spend cap for this period is reached; raise it or take it away",
     Reason.UNKNOWN_CUSTOMER: "there is no customer with this key",
     Reason.UNKNOWN_METER: "there is no meter with this key; see `convergio catalog show`",
 }
@@ -69,7 +73,7 @@ class AskBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _ask: Final = msgspec.json.Decoder(AskBody)
-Answer = tuple[int, bytes, bytes]
+Answer = tuple[int, bytes, bytes, dict[str, str]]
 
 
 class HotPath:
@@ -102,8 +106,10 @@ class HotPath:
             await self._inner(scope, receive, send)
             return
         path, method = request["path"], request["method"]
-        if method == "POST" and path in _EVENT_PATHS:
+        if method == "POST" and path == "/v1/events":
             await self._answer(scope, receive, send, self._ingest)
+        elif method == "POST" and path == "/api/v1/events":
+            await self._answer(scope, receive, send, self._ingest_for_openmeter)
         elif method == "POST" and path == "/v1/authorize":
             await self._answer(scope, receive, send, self._authorize)
         elif path == "/healthz":
@@ -119,8 +125,7 @@ class HotPath:
         work: Callable[[dict[bytes, bytes], Receive], Awaitable[Answer]],
     ) -> None:
         try:
-            status, kind, body = await work(dict(scope["headers"]), receive)
-            extra: dict[str, str] = {}
+            status, kind, body, extra = await work(dict(scope["headers"]), receive)
         except Exception as error:  # noqa: BLE001 - the edge answers everything, and logs faults
             found = problems.of(error)
             if not isinstance(error, ConvergioError) and found.status >= _FAULT:
@@ -130,14 +135,32 @@ class HotPath:
         await _send(send, status, kind, body, extra)
 
     async def _ingest(self, headers: dict[bytes, bytes], receive: Receive) -> Answer:
+        batch = await self._decided(headers, receive)
+        return _report(batch.verdicts, single=batch.single)
+
+    async def _ingest_for_openmeter(self, headers: dict[bytes, bytes], receive: Receive) -> Answer:
+        """Answer as OpenMeter's clients expect: 204 when all is counted, else an error.
+
+        The whole batch may then be sent again: what is counted already stays counted once.
+        """
+        batch = await self._decided(headers, receive)
+        if all(one and one.status in {"accepted", "duplicate"} for one in batch.verdicts):
+            return 204, b"", b"", {}
+        return _report(batch.verdicts, single=batch.single, whole=True)
+
+    async def _decided(self, headers: dict[bytes, bytes], receive: Receive) -> Reading:
         principal = await authenticated(self._product, _text(headers.get(b"authorization")))
         require_scope(principal, Scope.USAGE_WRITE)
         media = headers.get(b"content-type", _JSON).partition(b";")[0].strip().lower()
-        if media not in _EVENT_TYPES:
+        binary = is_binary(headers)
+        if not binary and media not in _EVENT_TYPES:
             raise Invalid("send application/json", code="unsupported_media_type")
-        batch = read_events(await _body(headers, receive))
+        body = await _body(headers, receive)
+        batch = read_binary(headers, body) if binary else read_events(body)
         only = await bound_key(self._product, principal)
-        importing = Scope.USAGE_IMPORT in principal.scopes
+        importing = bool({Scope.USAGE_IMPORT, Scope.ADMIN} & principal.scopes)
+        if not {Scope.USAGE_CORRECT, Scope.ADMIN} & principal.scopes:
+            batch.refuse_corrections()
         verdicts = batch.verdicts
         if only is not None:
             batch.keep_only(only)
@@ -145,7 +168,7 @@ class HotPath:
             found_all = await self._events.submit([(event, importing) for event in batch.events])
             for place, verdict in zip(batch.places, found_all, strict=True):
                 verdicts[place] = verdict
-        return _report(verdicts, single=batch.single)
+        return batch
 
     def _count(self, items: list[tuple[Event, bool]]) -> list[Verdict]:
         now, ingestor = self._product.clock.now(), self._product.ingestor
@@ -173,11 +196,11 @@ class HotPath:
             raise Invalid(detail, code="bad_quantity", field="quantity")
         only = await bound_key(self._product, principal)
         if only not in {None, asked.customer}:
-            return _denial(Denied(Reason.UNKNOWN_CUSTOMER))
+            return denial(Denied(Reason.UNKNOWN_CUSTOMER), now=self._product.clock.now())
         decision = (await self._asks.submit([Ask(asked.customer, asked.meter, quantity)]))[0]
         if isinstance(decision, Denied):
-            return _denial(decision)
-        return 200, _JSON, _allowed(decision)
+            return denial(decision, now=self._product.clock.now())
+        return 200, _JSON, _allowed(decision), {}
 
     def _decide(self, asks: list[Ask]) -> list[Decision]:
         return self._product.gate.authorize(asks, now=self._product.clock.now())
@@ -193,21 +216,30 @@ def _allowed(decision: Allowed) -> bytes:
     )
 
 
-def _denial(denied: Denied) -> Answer:
+def denial(denied: Denied, *, now: datetime) -> Answer:
+    """Return the answer that says no: a problem with the reason, and when to ask again."""
     status = DENIAL_STATUS[denied.reason]
     found = problems.problem(status, denied.reason, _DENIALS[denied.reason])
     document = {**msgspec.to_builtins(found), "allowed": False, "reason": denied.reason}
-    return status, problems.MEDIA_TYPE.encode(), _encode(document)
+    extra = {}
+    if denied.resets_at is not None:
+        document["resets_at"] = instant_text(denied.resets_at)
+        wait = ((denied.retry_at or denied.resets_at) - now).total_seconds()
+        extra["retry-after"] = str(max(1, ceil(wait)))
+    return status, problems.MEDIA_TYPE.encode(), _encode(document), extra
 
 
-_SINGLE_STATUS: Final = {"accepted": 202, "duplicate": 202, "conflict": 409, "rejected": 422}
+_LOST_STATUS: Final = {"conflict": 409, "rejected": 422}
 _ACCEPTED_ONE: Final = b'{"accepted":1,"duplicate":0,"conflict":0,"rejected":0}'
 
 
-def _report(verdicts: list[Verdict | None], *, single: bool) -> Answer:
-    """Say what became of each event: counts, and an entry for each that was not accepted."""
+def _report(verdicts: list[Verdict | None], *, single: bool, whole: bool = False) -> Answer:
+    """Say what became of each event: counts, and an entry for each that was not accepted.
+
+    With `whole`, one event that is not counted makes the answer an error.
+    """
     if single and verdicts[0] is not None and verdicts[0].status == "accepted":
-        return 202, _JSON, _ACCEPTED_ONE
+        return 202, _JSON, _ACCEPTED_ONE, {}
     counts = dict.fromkeys(("accepted", "duplicate", "conflict", "rejected"), 0)
     others: list[dict[str, Any]] = []
     for index, verdict in enumerate(verdicts):
@@ -218,14 +250,14 @@ def _report(verdicts: list[Verdict | None], *, single: bool) -> Answer:
             others.append({"index": index, **msgspec.to_builtins(verdict)})
     document: dict[str, Any] = {**counts, "events": others}
     status = 202
-    if single or counts["rejected"] == len(verdicts):
-        worst = others[0] if others else {"status": "accepted"}
-        status = _SINGLE_STATUS[worst["status"]]
-        if status >= _ERROR:
-            told = problems.problem(status, worst["reason"], worst["detail"], worst["field"])
-            document |= msgspec.to_builtins(told)
+    lost = [one for one in others if one["status"] != "duplicate"]
+    if lost and (single or whole or counts["rejected"] == len(verdicts)):
+        worst = lost[0]
+        status = _LOST_STATUS[worst["status"]]
+        told = problems.problem(status, worst["reason"], worst.get("detail"), worst.get("field"))
+        document |= msgspec.to_builtins(told)
     kind = _JSON if status < _ERROR else problems.MEDIA_TYPE.encode()
-    return status, kind, _encode(document)
+    return status, kind, _encode(document), {}
 
 
 async def _body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
@@ -239,10 +271,10 @@ async def _body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
     parts: list[bytes] = []
     size, more = 0, True
     while more:
-        message = await receive()
+        message: dict[str, Any] = {**await receive()}
         if message["type"] == "http.disconnect":
             raise Invalid("the request ended before its body", code="malformed")
-        part = bytes(message.get("body", b""))
+        part = message.get("body", b"")
         size += len(part)
         if size > BODY_SIZE_MAX:
             raise BodyTooLarge
@@ -269,16 +301,23 @@ class BodyTooLarge(LimitExceeded):
 
 
 def _unpacked(body: bytes) -> bytes:
-    unpacker = zlib.decompressobj(wbits=31)
-    try:
-        plain = unpacker.decompress(body, BODY_SIZE_MAX + 1)
-    except zlib.error:
-        raise Invalid("the gzip body is broken; send it again", code="bad_encoding") from None
-    if len(plain) > BODY_SIZE_MAX:
-        raise BodyTooLarge
-    if not unpacker.eof:
-        raise Invalid("the gzip body ends too early; send it again", code="bad_encoding")
-    return plain
+    """Unpack gzip, which may have several members (RFC 1952, 2.2), up to the limits."""
+    plain = b""
+    for _ in range(_GZIP_MEMBERS_MAX):
+        unpacker = zlib.decompressobj(wbits=31)
+        try:
+            plain += unpacker.decompress(body, BODY_SIZE_MAX + 1 - len(plain))
+        except zlib.error:
+            raise Invalid("the gzip body is broken; send it again", code="bad_encoding") from None
+        if len(plain) > BODY_SIZE_MAX:
+            raise BodyTooLarge
+        if not unpacker.eof:
+            raise Invalid("the gzip body ends too early; send it again", code="bad_encoding")
+        body = unpacker.unused_data
+        if not body:
+            return plain
+    detail = f"send at most {_GZIP_MEMBERS_MAX} gzip members a request"
+    raise Invalid(detail, code="bad_encoding")
 
 
 def _text(header: bytes | None) -> str | None:
@@ -288,9 +327,9 @@ def _text(header: bytes | None) -> str | None:
 async def _send(
     send: Send, status: int, kind: bytes, body: bytes, extra: dict[str, str] | None = None
 ) -> None:
+    content = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
     headers = [
-        (b"content-type", kind),
-        (b"content-length", str(len(body)).encode()),
+        *(content if kind else ()),  # 204 has neither (RFC 9110, 15.3.5)
         *SECURITY_HEADERS,
         *((name.encode(), value.encode()) for name, value in (extra or {}).items()),
     ]

@@ -45,6 +45,11 @@ BY_CODE: Final = {
     "batch_too_large": 413,
 }
 RETRY_SECONDS: Final = "1"
+# A person at a terminal is shown the value that was wrong; over HTTP nothing is echoed.
+_ECHOES: Final = (
+    (re.compile(r"^'.*?'(?= is not )", re.DOTALL), "the value"),
+    (re.compile(r"^(there is no [\w ]+?) '.*?'", re.DOTALL), r"\1"),
+)
 _log = log.logger("api")
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -71,15 +76,23 @@ def of(error: Exception) -> Problem:
     if isinstance(error, ConvergioError):
         known = next((code for kind, code in STATUS if isinstance(error, kind)), 500)
         status = BY_CODE.get(error.code, known)
-        detail = error.detail if status != HTTPStatus.INTERNAL_SERVER_ERROR else None
-        return problem(status, error.code, detail, error.field)
+        return problem(status, error.code, _told(error.detail, status), error.field)
     if isinstance(error, ValidationException):
         return _invalid(error)
     if isinstance(error, HTTPException):
-        return problem(error.status_code, "invalid", str(error.detail) or None)
+        return problem(error.status_code, "invalid", _told(str(error.detail), error.status_code))
     if isinstance(error, UnicodeDecodeError | RecursionError | msgspec.DecodeError):
         return problem(400, "malformed", "the body is not well-formed JSON; mend it")
     return problem(500, "fault")
+
+
+def _told(detail: str, status: int) -> str | None:
+    """Return a sentence without the value that was wrong; of a fault, nothing."""
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return None
+    for pattern, instead in _ECHOES:
+        detail = pattern.sub(instead, detail)
+    return log.redact(detail) or None
 
 
 def _invalid(error: ValidationException) -> Problem:
@@ -88,9 +101,12 @@ def _invalid(error: ValidationException) -> Problem:
     first = extra[0] if extra and isinstance(extra[0], dict) else {}
     message, field = str(first.get("message") or "a value is not valid"), first.get("key")
     unknown = re.search(r"unknown field `([^`]{1,100})`", message)
+    missing = re.match(r"Missing required \w+ parameter '(\w{1,100})'", str(error.detail))
     if unknown is not None:
         field, message = unknown[1], "there is no such field; leave it out"
-    return problem(422, "invalid", message, str(field) if field else None)
+    elif missing is not None:
+        field, message = missing[1], "this parameter is missing; give it"
+    return problem(422, "invalid", _told(message, 422), log.redact(str(field)) if field else None)
 
 
 def headers(found: Problem) -> dict[str, str]:

@@ -1,55 +1,42 @@
-"""Everything that is not the hot path: usage, quotas, customers, subscriptions, invoices.
+"""Everything that is not the hot path or a quota: usage, customers, subscriptions, invoices.
 
 A handler reads its parameters, opens one transaction, calls one action and renders. Handlers are
 plain functions and run in a thread; the key's scope is declared beside each.
 """
 
-from decimal import Decimal
+from datetime import datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
-from litestar import Request, Response, get, post
-from litestar.params import Parameter
+from litestar import Response, get, post
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
+from convergio.api import tables
 from convergio.api.hot import AskBody
-from convergio.api.security import PUBLIC, SCOPE_KEY, own
+from convergio.api.requests import Anyone, PageSize, Text, needs, principal_of, product_of
+from convergio.api.security import PUBLIC, own, unbound
 from convergio.billing import actions as billing
 from convergio.billing import documents
+from convergio.billing.errors import unknown_invoice
 from convergio.billing.model import Invoice
 from convergio.customers import actions as customers
 from convergio.customers.model import Customer
-from convergio.entitlements.model import Reservation
 from convergio.identity.model import Principal, Scope
 from convergio.infra import ids, migrate
 from convergio.infra.db import Tx
-from convergio.kernel.errors import NotFound, Unavailable
+from convergio.kernel.errors import Unavailable
 from convergio.kernel.money import Money
 from convergio.kernel.periods import instant_text, parse_instant
-from convergio.kernel.quantity import parse_quantity, quantity_text
+from convergio.kernel.quantity import quantity_text
 from convergio.metering import actions as metering
-from convergio.metering.model import Event
+from convergio.metering.model import EPOCH, Event, Usage
+from convergio.metering.retention import boundary
 from convergio.subscriptions import actions as subscriptions
-from convergio.subscriptions.model import Subscription
-from convergio.wiring import App
+from convergio.subscriptions import changes
+from convergio.subscriptions.model import Trial, TrialPolicy
 
-Text = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"^[^\x00]*\Z")]
-PageSize = Annotated[int, Parameter(ge=1, le=100)]
-Anyone = Request[Any, Any, Any]
-
-
-def _needs(scope: Scope) -> dict[str, Any]:
-    return {SCOPE_KEY: scope}
-
-
-def _product(request: Anyone) -> App:
-    product: App = request.app.state.product
-    return product
-
-
-def _principal(request: Anyone) -> Principal:
-    principal: Principal = request.scope["state"]["principal"]
-    return principal
+UsagePage = Annotated[int, QueryParameter(ge=1, le=metering.PAGE_SIZE_MAX)]
 
 
 class CustomerBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,13 +53,20 @@ class CustomerBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SubscriptionBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A customer and the plan to put them on, from `start` (now when left out)."""
+    """A customer and the plan to put them on, from `start` (now when left out).
+
+    With `trial_days` the paid periods begin after them; `without_method` says what follows where
+    there is no payment method then: activate, pause or fall_back (to `fallback_plan`).
+    """
 
     customer: Text
     plan: Text
     start: str | None = None
     time_zone: str = "UTC"
     seats: int = 1
+    trial_days: int | None = None
+    without_method: TrialPolicy = TrialPolicy.ACTIVATE
+    fallback_plan: Text | None = None
 
 
 class CancelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,39 +74,47 @@ class CancelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     customer: Text
     at_period_end: bool = True
+    credit: bool = False
 
 
-class SettleBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Whose reservation to settle; `actual` is what was really used, all of it when left out."""
-
-    customer: Text
-    actual: str | None = None
-
-
-@post("/v1/events", status_code=202, opt=_needs(Scope.USAGE_WRITE), sync_to_thread=False)
-def count_events(data: list[Event]) -> None:
+@post("/v1/events", status_code=202, opt=needs(Scope.USAGE_WRITE), sync_to_thread=False)
+def count_events(data: JSONBody[list[Event]]) -> None:
     """Count CloudEvents, single or batch; served by the hot path, listed here for the document."""
     raise Unavailable("this route is served before the framework")
 
 
-@post("/v1/authorize", opt=_needs(Scope.QUOTA_WRITE), sync_to_thread=False)
-def authorize(data: AskBody) -> None:
+@post("/v1/authorize", opt=needs(Scope.QUOTA_WRITE), sync_to_thread=False)
+def authorize(data: JSONBody[AskBody]) -> None:
     """Reserve quota; served by the hot path, listed here for the document."""
     raise Unavailable("this route is served before the framework")
 
 
-@get("/v1/usage", opt=_needs(Scope.USAGE_READ), sync_to_thread=True)
+@get(
+    "/v1/usage",
+    opt=needs(Scope.USAGE_READ),
+    operation_class=tables.CsvToo,
+    sync_to_thread=True,
+)
 def usage(
     request: Anyone,
-    meter: str,
-    by: str = "month",
-    customer: str | None = None,
-    since: Annotated[str | None, Parameter(query="from")] = None,
-    until: Annotated[str | None, Parameter(query="to")] = None,
-    time_zone: str = "UTC",
-) -> dict[str, Any]:
-    """Return metered usage in buckets of local time, right to the last committed event."""
-    product, principal = _product(request), _principal(request)
+    meter: FromQuery[str],
+    by: FromQuery[str] = "month",
+    customer: FromQuery[str | None] = None,
+    since: Annotated[str | None, QueryParameter(name="from")] = None,
+    until: Annotated[str | None, QueryParameter(name="to")] = None,
+    time_zone: FromQuery[str] = "UTC",
+    by_group: FromQuery[bool] = False,  # noqa: FBT002 - a parameter of the query, always named
+    after: FromQuery[str | None] = None,
+    limit: FromQuery[UsagePage] = metering.PAGE_SIZE_MAX,
+    form: FromQuery[tables.Format] = None,
+) -> Response[Any]:
+    """Return metered usage in buckets of local time, right to the last committed event.
+
+    `by_group` splits each bucket by what the meter groups by. A page has `limit` rows at most; send
+    `next` back as `after` for the following one. As JSON, or as CSV with `format=csv` or
+    `Accept: text/csv`.
+    """
+    product, principal = product_of(request), principal_of(request)
     start = parse_instant(since, field="from") if since else None
     end = parse_instant(until, field="to") if until else None
     with product.database.transaction() as tx:
@@ -128,77 +130,30 @@ def usage(
             customer_id=customer_id,
             since=start,
             until=end,
+            by_group=by_group,
+            after=_bucket(after) if after else None,
+            size=limit,
         )
-    rows = [
-        {
-            "start": instant_text(row.start),
-            "quantity": quantity_text(row.quantity),
-            "events": row.events,
-        }
-        for row in found
-    ]
-    return {"meter": meter, "by": by, "time_zone": time_zone, "usage": rows}
+        gone = boundary(tx).gone_before
+    rows = [_usage(row, by_group=by_group) for row in found]
+    if tables.wants_csv(request, form):
+        columns = ("start", *(("group",) if by_group else ()), "quantity", "events")
+        return tables.as_csv(columns, rows, name="usage")
+    following = None
+    if len(found) == limit:
+        following = f"{instant_text(found[-1].start)}|{found[-1].dimensions}"
+    answer: dict[str, Any] = {"meter": meter, "by": by, "time_zone": time_zone, "usage": rows}
+    answer["next"] = following
+    if gone > EPOCH:
+        answer["events_kept_from"] = instant_text(gone)
+    return Response(answer)
 
 
-@get("/v1/quota", opt=_needs(Scope.QUOTA_READ), sync_to_thread=True)
-def quota(request: Anyone, customer: str, meter: str) -> dict[str, Any]:
-    """Return a quota: limit, used, reserved, remaining and when it resets."""
-    product = _product(request)
-    _own_key(product, _principal(request), customer)
-    found = product.gate.quota(customer, meter, now=product.clock.now())
-    return {
-        "customer": customer,
-        "meter": meter,
-        "limit": _quantity(found.limit),
-        "included": _quantity(found.included),
-        "used": quantity_text(found.used),
-        "reserved": quantity_text(found.reserved),
-        "remaining": _quantity(found.remaining),
-        "resets_at": instant_text(found.resets_at),
-        "access": found.access,
-    }
-
-
-@post(
-    "/v1/reservations/{reservation:str}/commit",
-    status_code=200,
-    opt=_needs(Scope.QUOTA_WRITE),
-    sync_to_thread=True,
-)
-def commit(request: Anyone, reservation: str, data: SettleBody) -> dict[str, Any]:
-    """Count what was really used and give back what was held."""
-    product = _product(request)
-    _own_key(product, _principal(request), data.customer)
-    actual = parse_quantity(data.actual, field="actual") if data.actual is not None else None
-    settled = product.gate.commit(
-        data.customer,
-        ids.parse_typeid("rsv", reservation),
-        actual=actual,
-        now=product.clock.now(),
-    )
-    return _reservation(settled)
-
-
-@post(
-    "/v1/reservations/{reservation:str}/release",
-    status_code=200,
-    opt=_needs(Scope.QUOTA_WRITE),
-    sync_to_thread=True,
-)
-def release(request: Anyone, reservation: str, data: SettleBody) -> dict[str, Any]:
-    """Give back what was held."""
-    product = _product(request)
-    _own_key(product, _principal(request), data.customer)
-    settled = product.gate.release(
-        data.customer, ids.parse_typeid("rsv", reservation), now=product.clock.now()
-    )
-    return _reservation(settled)
-
-
-@post("/v1/customers", opt=_needs(Scope.CUSTOMERS_WRITE), sync_to_thread=True)
-def create_customer(request: Anyone, data: CustomerBody) -> dict[str, Any]:
+@post("/v1/customers", opt=needs(Scope.CUSTOMERS_WRITE), sync_to_thread=True)
+def create_customer(request: Anyone, data: JSONBody[CustomerBody]) -> dict[str, Any]:
     """Make a customer."""
-    product = _product(request)
+    product = product_of(request)
+    unbound(principal_of(request))
     with product.database.transaction() as tx:
         found = customers.create(
             tx, product.keyring, now=product.clock.now(), **msgspec.structs.asdict(data)
@@ -206,13 +161,13 @@ def create_customer(request: Anyone, data: CustomerBody) -> dict[str, Any]:
     return _customer(found)
 
 
-@get("/v1/customers/{customer:str}", opt=_needs(Scope.CUSTOMERS_READ), sync_to_thread=True)
-def show_customer(request: Anyone, customer: str) -> dict[str, Any]:
+@get("/v1/customers/{customer:str}", opt=needs(Scope.CUSTOMERS_READ), sync_to_thread=True)
+def show_customer(request: Anyone, customer: FromPath[str]) -> dict[str, Any]:
     """Return a customer with their personal fields."""
-    product = _product(request)
+    product = product_of(request)
     with product.database.transaction() as tx:
         found = customers.find(tx, customer)
-        own(_principal(request), found.customer_id)
+        own(principal_of(request), found.customer_id)
         personal = customers.personal(tx, product.keyring, found.customer_id)
     return _customer(found) | {
         "name": personal.name,
@@ -222,15 +177,18 @@ def show_customer(request: Anyone, customer: str) -> dict[str, Any]:
     }
 
 
-@post("/v1/subscriptions", opt=_needs(Scope.SUBSCRIPTIONS_WRITE), sync_to_thread=True)
-def subscribe(request: Anyone, data: SubscriptionBody) -> dict[str, Any]:
+@post("/v1/subscriptions", opt=needs(Scope.SUBSCRIPTIONS_WRITE), sync_to_thread=True)
+def subscribe(request: Anyone, data: JSONBody[SubscriptionBody]) -> dict[str, Any]:
     """Put a customer on a plan at the prices that it sells today."""
-    product = _product(request)
+    product = product_of(request)
     now = product.clock.now()
     start = parse_instant(data.start, field="start") if data.start else now
+    trial = None
+    if data.trial_days is not None:
+        trial = Trial(data.trial_days, data.without_method, data.fallback_plan)
     with product.database.transaction() as tx:
         customer_id = customers.find(tx, data.customer).customer_id
-        own(_principal(request), customer_id)
+        own(principal_of(request), customer_id)
         created = subscriptions.create(
             tx,
             customer_id=customer_id,
@@ -239,40 +197,42 @@ def subscribe(request: Anyone, data: SubscriptionBody) -> dict[str, Any]:
             now=now,
             time_zone=data.time_zone,
             seats=data.seats,
+            trial=trial,
         )
-    return _subscription(created)
+    return changes.value(created)
 
 
 @post(
     "/v1/subscriptions/cancel",
     status_code=200,
-    opt=_needs(Scope.SUBSCRIPTIONS_WRITE),
+    opt=needs(Scope.SUBSCRIPTIONS_WRITE),
     sync_to_thread=True,
 )
-def cancel(request: Anyone, data: CancelBody) -> dict[str, Any]:
+def cancel(request: Anyone, data: JSONBody[CancelBody]) -> dict[str, Any]:
     """Cancel a customer's live subscription, now or at the end of its period."""
-    product = _product(request)
+    product = product_of(request)
     with product.database.transaction() as tx:
         customer_id = customers.find(tx, data.customer).customer_id
-        own(_principal(request), customer_id)
+        own(principal_of(request), customer_id)
         canceled = subscriptions.cancel(
             tx,
             customer_id=customer_id,
             at_period_end=data.at_period_end,
+            credit=data.credit,
             now=product.clock.now(),
         )
-    return _subscription(canceled)
+    return changes.value(canceled)
 
 
-@get("/v1/invoices", opt=_needs(Scope.INVOICES_READ), sync_to_thread=True)
+@get("/v1/invoices", opt=needs(Scope.INVOICES_READ), sync_to_thread=True)
 def list_invoices(
     request: Anyone,
-    customer: str | None = None,
-    after: str | None = None,
+    customer: FromQuery[str | None] = None,
+    after: FromQuery[str | None] = None,
     limit: PageSize = 50,
 ) -> dict[str, Any]:
     """Return a page of invoices; send `next` back as `after` for the following page."""
-    product, principal = _product(request), _principal(request)
+    product, principal = product_of(request), principal_of(request)
     with product.database.transaction() as tx:
         customer_id = principal.customer_id
         if customer is not None:
@@ -287,10 +247,10 @@ def list_invoices(
     return {"invoices": [_invoice(one) for one in found], "next": following}
 
 
-@get("/v1/invoices/{number:str}", opt=_needs(Scope.INVOICES_READ), sync_to_thread=True)
-def show_invoice(request: Anyone, number: str) -> dict[str, Any]:
+@get("/v1/invoices/{number:str}", opt=needs(Scope.INVOICES_READ), sync_to_thread=True)
+def show_invoice(request: Anyone, number: FromPath[str]) -> dict[str, Any]:
     """Return an invoice and its lines, by number."""
-    product, principal = _product(request), _principal(request)
+    product, principal = product_of(request), principal_of(request)
     with product.database.transaction() as tx:
         found = _numbered(tx, principal, number)
         view = billing.read(tx, product.keyring, found)
@@ -308,10 +268,10 @@ def show_invoice(request: Anyone, number: str) -> dict[str, Any]:
     return _invoice(found) | {"lines": lines}
 
 
-@get("/v1/invoices/{number:str}/pdf", opt=_needs(Scope.INVOICES_READ), sync_to_thread=True)
-def invoice_pdf(request: Anyone, number: str) -> Response[bytes]:
+@get("/v1/invoices/{number:str}/pdf", opt=needs(Scope.INVOICES_READ), sync_to_thread=True)
+def invoice_pdf(request: Anyone, number: FromPath[str]) -> Response[bytes]:
     """Return an invoice as PDF."""
-    product, principal = _product(request), _principal(request)
+    product, principal = product_of(request), principal_of(request)
     with product.database.transaction() as tx:
         found = _numbered(tx, principal, number)
         view = billing.read(tx, product.keyring, found)
@@ -325,7 +285,7 @@ def invoice_pdf(request: Anyone, number: str) -> Response[bytes]:
 @get("/readyz", opt={PUBLIC: True}, sync_to_thread=True)
 def ready(request: Anyone) -> dict[str, str]:
     """Say whether this server can do its work: the database is there, at the newest schema."""
-    found = migrate.revision(_product(request).database)
+    found = migrate.revision(product_of(request).database)
     if found != migrate.NEWEST:
         raise Unavailable("the database is not at the newest schema; run `convergio migrate`")
     return {"status": "ready"}
@@ -335,9 +295,6 @@ ROUTES: Final = (
     count_events,
     authorize,
     usage,
-    quota,
-    commit,
-    release,
     create_customer,
     show_customer,
     subscribe,
@@ -350,35 +307,28 @@ ROUTES: Final = (
 _FIRST: Final = (UUID(int=0), UUID(int=0))
 
 
-def _own_key(product: App, principal: Principal, customer: str) -> None:
-    if principal.customer_id is not None:
-        with product.database.transaction() as tx:
-            own(principal, customers.find(tx, customer).customer_id)
-
-
 def _numbered(tx: Tx, principal: Principal, number: str) -> Invoice:
     found = billing.find_numbered(tx, number)
     if principal.customer_id not in {None, found.customer_id}:
-        raise NotFound(f"there is no invoice {number[:40]}", code="unknown_invoice", field="number")
+        raise unknown_invoice()
     return found
+
+
+def _bucket(text: str) -> tuple[datetime, str]:
+    start, _, dimensions = text.partition("|")
+    return parse_instant(start, field="after"), dimensions
+
+
+def _usage(row: Usage, *, by_group: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {"start": instant_text(row.start)}
+    if by_group:
+        found["group"] = f"[{row.dimensions}]"
+    return found | {"quantity": quantity_text(row.quantity), "events": row.events}
 
 
 def _position(text: str) -> tuple[UUID, UUID]:
     customer, _, invoice = text.partition(".")
     return ids.parse_typeid("cus", customer), ids.parse_typeid("inv", invoice)
-
-
-def _quantity(value: Decimal | None) -> str | None:
-    return None if value is None else quantity_text(value)
-
-
-def _reservation(found: Reservation) -> dict[str, Any]:
-    return {
-        "reservation": ids.typeid("rsv", found.reservation_id),
-        "state": found.state,
-        "held": quantity_text(found.quantity),
-        "settled": _quantity(found.settled),
-    }
 
 
 def _customer(found: Customer) -> dict[str, Any]:
@@ -392,17 +342,6 @@ def _customer(found: Customer) -> dict[str, Any]:
     }
 
 
-def _subscription(found: Subscription) -> dict[str, Any]:
-    return {
-        "id": ids.typeid("sub", found.subscription_id),
-        "customer": ids.typeid("cus", found.customer_id),
-        "plan": found.plan_key,
-        "status": found.status,
-        "started_at": instant_text(found.started_at),
-        "cancel_at": instant_text(found.cancel_at) if found.cancel_at else None,
-    }
-
-
 def _invoice(found: Invoice) -> dict[str, Any]:
     return {
         "number": found.number_text,
@@ -411,6 +350,9 @@ def _invoice(found: Invoice) -> dict[str, Any]:
         "currency": found.currency,
         "total": Money(found.total, found.currency).text(),
         "paid": Money(found.paid, found.currency).text(),
+        "credited": Money(found.credited, found.currency).text(),
+        "from_balance": Money(found.from_balance, found.currency).text(),
+        "due": found.due.text(),
         "issued_on": found.issued_on.isoformat(),
         "due_on": found.due_on.isoformat(),
     }

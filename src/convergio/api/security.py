@@ -8,9 +8,10 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
 from convergio.customers import actions as customers
+from convergio.customers.errors import CustomerNotFound
 from convergio.identity import actions as identity
 from convergio.identity.model import Principal, Scope
-from convergio.kernel.errors import Forbidden, NotFound, Unauthenticated
+from convergio.kernel.errors import Forbidden, Unauthenticated
 from convergio.wiring import App
 
 SCOPE_KEY: Final = "scope"
@@ -60,9 +61,18 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
 
 
 def own(principal: Principal, customer_id: UUID) -> None:
-    """Hide any other customer from a key that is bound to one."""
+    """Hide any other customer from a key that is bound to one: as if there were none.
+
+    Raises: NotFound, to the letter as for a customer who does not exist.
+    """
     if principal.customer_id not in {None, customer_id}:
-        raise NotFound("there is no such customer", code="unknown_customer", field="customer")
+        raise CustomerNotFound
+
+
+def unbound(principal: Principal) -> None:
+    """Raise Forbidden for a key that is bound to a customer: this is the seller's alone."""
+    if principal.customer_id is not None:
+        raise Forbidden("a key that belongs to a customer cannot do this; use one of the seller's")
 
 
 async def bound_key(product: App, principal: Principal) -> str | None:

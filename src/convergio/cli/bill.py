@@ -11,6 +11,7 @@ from convergio.cli.opening import opened
 from convergio.infra.ids import typeid
 from convergio.kernel.money import Money
 from convergio.kernel.periods import parse_instant
+from convergio.payments import actions as payments
 from convergio.subscriptions import actions as subscriptions
 
 EXAMPLE: Final = "convergio bill --as-of 2025-03-02T00:00:00Z --json"
@@ -46,6 +47,7 @@ def command(
                 seller=product.settings.seller,
                 keyring=product.keyring,
                 grace=product.grace,
+                can_pay=payments.payable,
                 dry_run=dry_run,
                 progress=advance,
             )
@@ -59,6 +61,10 @@ def _text(done: Report, *, dry_run: bool) -> str:
     verb = "would be issued" if dry_run else "issued"
     what = f"{done.invoices} invoices {verb} with {done.lines} lines: {totals}"
     rows = [f"{what} ({done.customers} customers looked at)"]
+    if done.credit_notes:
+        back = [Money(minor, currency) for currency, minor in sorted(done.credited.items())]
+        given = ", ".join(f"{one.text()} {one.currency}" for one in back)
+        rows.append(f"{done.credit_notes} credit notes: {given}")
     rows += [
         f"problem: {typeid('cus', one.customer_id)}: {one.reason}"
         for one in done.problems[:_SHOWN_MAX]

@@ -24,11 +24,15 @@ COMMANDS: Final = {
     "catalog": "Show, plan and apply meters, plans and prices from a file.",
     "customer": "Create, show and list customers.",
     "subscribe": "Put a customer on a plan.",
+    "subscription": "Show a customer's subscription and change it.",
     "apikey": "Create, list and revoke API keys.",
     "replay": "Feed a usage trace (CSV, TSV, JSONL) through the real ingest path.",
     "usage": "Show metered usage.",
+    "quota": "Show quotas, set spend caps, give up lost leases.",
     "bill": "Invoice what is owed and not yet billed.",
-    "invoice": "List invoices and write their PDF.",
+    "preview": "Show what would be billed, without billing it.",
+    "explain": "Explain a line of an invoice.",
+    "invoice": "List invoices, write their PDF, credit and void them.",
     "collect": "Collect open invoices through the gateway.",
     "rate": "Rate one charge offline.",
     "periods": "Show the billing periods that follow from an anchor, offline.",
@@ -56,6 +60,9 @@ class Lazy(TyperGroup):
         command = typer.main.get_command(module.app)
         command.name = cmd_name
         command.epilog = command.epilog or module.app.info.epilog
+        about = module.app.info.help
+        if about and command.help and about != command.help:  # typer drops it for a lone command
+            command.help = f"{about}\n\n{command.help}"
         return command
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002 - as above

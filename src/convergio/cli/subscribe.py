@@ -11,7 +11,7 @@ from convergio.infra.ids import typeid
 from convergio.kernel.errors import Invalid
 from convergio.kernel.periods import instant_text, parse_instant, zone
 from convergio.subscriptions import actions, rules
-from convergio.subscriptions.model import Subscription
+from convergio.subscriptions.model import Subscription, Trial, TrialPolicy
 
 EXAMPLE: Final = "convergio subscribe acme pro --start 2025-01-31T15:00:00Z --timezone Europe/Rome"
 
@@ -26,12 +26,22 @@ def command(
     start: Annotated[str | None, typer.Option(help="RFC 3339, now or in the past.")] = None,
     timezone: Annotated[str, typer.Option(help="IANA zone of the periods.")] = "UTC",
     seats: Annotated[str, typer.Option(help="How many, where a price is per seat.")] = "1",
+    trial_days: Annotated[
+        int | None, typer.Option(min=1, help="Free days before the first paid period.")
+    ] = None,
+    without_method: Annotated[
+        TrialPolicy, typer.Option(help="What follows a trial where nobody can pay.")
+    ] = TrialPolicy.ACTIVATE,
+    fallback_plan: Annotated[
+        str | None, typer.Option(help="With fall_back: the plan to fall to.")
+    ] = None,
     as_json: console.Json = False,
 ) -> None:
     """Subscribe a customer; the first period begins at the start (default: now)."""
     begin = None if start is None else parse_instant(start, field="--start")
     _check_zone(timezone)
     places = _seats(seats)
+    trial = None if trial_days is None else Trial(trial_days, without_method, fallback_plan)
     with opened() as product, product.database.transaction() as tx:
         now = product.clock.now()
         made = actions.create(
@@ -42,6 +52,7 @@ def command(
             now=now,
             time_zone=timezone,
             seats=places,
+            trial=trial,
         )
     shown = subscription(made)
     text = f"{shown['id']}  {customer} is on {plan} from {shown['start']}"

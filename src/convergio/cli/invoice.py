@@ -1,0 +1,203 @@
+"""`convergio invoice`: list invoices, and write one as the PDF that its buyer gets."""
+
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from convergio.billing import actions, correcting, documents
+from convergio.billing.model import CreditKind, Invoice, Status, Voiding
+from convergio.cli import console
+from convergio.cli.opening import opened
+from convergio.customers import actions as customers
+from convergio.infra.db import Tx
+from convergio.infra.ids import parse_typeid, typeid
+from convergio.kernel.errors import Invalid
+from convergio.kernel.money import Money
+from convergio.kernel.periods import instant_text
+from convergio.wiring import App
+
+EXAMPLE: Final = "convergio invoice pdf CVG-2025-000123 --out invoice.pdf"
+FOLDER: Final = "invoices"
+_ID: Final = "inv"
+_COLUMNS: Final = ("number", "customer", "status", "issued_on", "total", "due", "currency")
+
+app = console.command_app("List invoices, write their PDF, credit and void them.", EXAMPLE)
+
+NumberOrId = Annotated[
+    str, typer.Argument(metavar="NUMBER|ID", help="Such as CVG-2025-000123, or an inv_... id.")
+]
+
+
+@app.command("list", epilog="Example: convergio invoice list --status open --json")
+def list_(
+    *,
+    customer: Annotated[
+        str | None, typer.Option(metavar="KEY|ID", help="Only this customer's.")
+    ] = None,
+    status: Annotated[Status | None, typer.Option(help="Only those that stand so.")] = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="NUMBER|ID", help="Go on after this invoice.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="Invoices a page.")] = 100,
+    as_json: console.Json = False,
+) -> None:
+    """List invoices in the order of customer and time, a page at a time."""
+    with opened() as product, product.database.transaction() as tx:
+        page: dict[str, Any] = {"status": status, "limit": limit}
+        if customer is not None:
+            page["customer_id"] = customers.find(tx, customer).customer_id
+        if after is not None:
+            last = _find(tx, after)
+            page["after"] = (last.customer_id, last.invoice_id)
+        found = actions.page(tx, **page)
+        accounts = customers.get_many(tx, sorted({one.customer_id for one in found}))
+    shown = [invoice(one) | {"customer": accounts[one.customer_id].customer_key} for one in found]
+    grid = console.table(*_COLUMNS, right=("total", "due"))
+    for row in shown:
+        grid.add_row(*(str(row[name]) for name in _COLUMNS))
+    following = shown[-1]["number"] if len(shown) == limit else None
+    console.emit({"invoices": shown, "next": following}, as_json=as_json, text=grid)
+    if following is not None and not as_json:
+        console.say(f"there may be more: add --after {following}")
+
+
+@app.command(epilog=f"Example: {EXAMPLE}")
+def pdf(
+    number: NumberOrId,
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Default: invoices/NUMBER.pdf in CONVERGIO_HOME."),
+    ] = None,
+    as_json: console.Json = False,
+) -> None:
+    """Write an invoice as a PDF in its buyer's language."""
+    with opened() as product:
+        with product.database.transaction() as tx:
+            found = _find(tx, number)
+        path = write(product, found, out)
+    console.emit(invoice(found) | {"path": str(path)}, as_json=as_json, text=str(path))
+
+
+@app.command(
+    epilog="Example: convergio invoice credit CVG-2025-000123 --amount 5.00 --reason Delay"
+)
+def credit(
+    number: NumberOrId,
+    *,
+    reason: Annotated[str, typer.Option(help="Why; it is on the credit note.")],
+    amount: Annotated[str | None, typer.Option(help="Default: all that is left.")] = None,
+    line: Annotated[
+        list[str] | None, typer.Option(metavar="LINE=AMOUNT", help="Of one line; repeatable.")
+    ] = None,
+    kind: Annotated[
+        CreditKind, typer.Option(help="A correction may be billed again, a concession never.")
+    ] = CreditKind.CONCESSION,
+    as_json: console.Json = False,
+) -> None:
+    """Give back a part of an invoice: off what is due first, then to the credit balance."""
+    with opened() as product, product.database.transaction() as tx:
+        found = _find(tx, number)
+        note = correcting.credit(
+            tx,
+            _issuer(product),
+            invoice=found,
+            reason=reason,
+            kind=kind,
+            amount=None if amount is None else Money.parse(amount, found.currency),
+            lines=dict(_line(each, found.currency) for each in line) if line else None,
+        )
+        shown = correcting.note_value(note, correcting.note_lines(tx, note))
+    console.emit(shown, as_json=as_json, text=f"{shown['number']}: {shown['total']}")
+
+
+@app.command()
+def credits(  # noqa: A001 - the command's name
+    customer: Annotated[str, typer.Argument(metavar="KEY|ID", help="The customer.")],
+    *,
+    as_json: console.Json = False,
+) -> None:
+    """List a customer's credit notes, the oldest first."""
+    with opened() as product, product.database.transaction() as tx:
+        customer_id = customers.find(tx, customer).customer_id
+        found = correcting.notes(tx, customer_id=customer_id)
+        shown = [correcting.note_value(one, correcting.note_lines(tx, one)) for one in found]
+    text = "\n".join(f"{one['number']}  {one['total']:>10}  {one['reason']}" for one in shown)
+    console.emit({"credit_notes": shown}, as_json=as_json, text=text or "none")
+
+
+@app.command()
+def void(
+    number: NumberOrId,
+    *,
+    how: Annotated[Voiding, typer.Option(help="Bill it again, or give it away.")],
+    as_json: console.Json = False,
+) -> None:
+    """Void an open invoice by a full credit note."""
+    with opened() as product, product.database.transaction() as tx:
+        done = correcting.void(tx, _issuer(product), invoice=_find(tx, number), how=how)
+    console.emit(invoice(done), as_json=as_json, text=f"{done.number_text} is {done.status}")
+
+
+@app.command()
+def uncollectible(number: NumberOrId, *, as_json: console.Json = False) -> None:
+    """Mark an open invoice as one that nobody will pay; it stays billed."""
+    with opened() as product, product.database.transaction() as tx:
+        done = correcting.give_up(tx, _issuer(product), invoice=_find(tx, number))
+    console.emit(invoice(done), as_json=as_json, text=f"{done.number_text} is {done.status}")
+
+
+def _issuer(product: App) -> actions.Issuer:
+    now = product.clock.now()
+    return actions.Issuer(product.settings.seller, product.keyring, now, now)
+
+
+def _line(text: str, currency: str) -> tuple[int, Money]:
+    number, _, amount = text.partition("=")
+    if not (number.isascii() and number.isdigit()):
+        raise Invalid("write LINE=AMOUNT, such as 1=5.00", code="bad_line", field="--line")
+    return int(number[:9]), Money.parse(amount, currency)
+
+
+def write(product: App, found: Invoice, out: Path | None = None) -> Path:
+    """Write an invoice's PDF, whole or not at all, and return where it is."""
+    with product.database.transaction() as tx:
+        view = actions.read(tx, product.keyring, found)
+    document = documents.render(documents.of(view, product.settings.seller))
+    path = out or product.settings.home_path / FOLDER / f"{found.number_text}.pdf"
+    if out is None:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+    if path.exists() and not path.is_file():  # such as /dev/stdout
+        path.write_bytes(document)
+        return path
+    draft = path.with_name(f".{path.name}.part")
+    try:
+        draft.write_bytes(document)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+def invoice(found: Invoice) -> dict[str, Any]:
+    """Return an invoice as JSON, without personal data."""
+    return {
+        "id": typeid(_ID, found.invoice_id),
+        "number": found.number_text,
+        "customer": typeid("cus", found.customer_id),
+        "status": found.status.value,
+        "boundary": instant_text(found.boundary_at),
+        "issued_on": found.issued_on.isoformat(),
+        "due_on": found.due_on.isoformat(),
+        "total": Money(found.total, found.currency).text(),
+        "paid": Money(found.paid, found.currency).text(),
+        "due": found.due.text(),
+        "currency": found.currency,
+    }
+
+
+def _find(tx: Tx, number_or_id: str) -> Invoice:
+    if number_or_id.startswith(f"{_ID}_"):
+        return actions.find_identified(tx, parse_typeid(_ID, number_or_id))
+    return actions.find_numbered(tx, number_or_id)
