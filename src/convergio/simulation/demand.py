@@ -77,7 +77,7 @@ def sessions(chance: Random, person: Person, active: Period) -> list[Session]:
 
 
 def spoilt(chance: Random, batch: Sequence[Event]) -> list[Event]:
-    """Return the batch as a careless client sends it: here and there with an event that is wrong."""
+    """Return the batch as a careless client sends it: now and then with a wrong event."""
     if not batch or chance.random() >= _SPOILT:
         return list(batch)
     one = chance.choice(batch)

@@ -41,7 +41,7 @@ def is_format(format_: str) -> bool:
     if format_ in WORDS:
         return True
     try:
-        read = datetime.strptime(_SAMPLE.strftime(format_), format_)  # noqa: DTZ007 - only its date is looked at
+        read = datetime.strptime(_SAMPLE.strftime(format_), format_)  # noqa: DTZ007 - date only
     except (ValueError, re.error):
         return False
     return read.date() == _SAMPLE.date()
@@ -74,7 +74,7 @@ def _iso(plain: re.Match[str], zone: ZoneInfo) -> Read:
 def _patterned(format_: str, zone: ZoneInfo) -> Read:
     def read(text: str) -> datetime:
         cut = _FINE.sub("", text) if "%f" in format_ else text
-        return _in_zone(datetime.strptime(cut, format_), zone)  # noqa: DTZ007 - given its zone at once
+        return _in_zone(datetime.strptime(cut, format_), zone)  # noqa: DTZ007 - zoned at once
 
     return read
 

@@ -6,6 +6,7 @@ event or raises `Unmappable` with the reason. Numbers stay decimal text througho
 """
 
 import re
+import textwrap
 import tomllib
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -246,7 +247,7 @@ def _value(
         return _member(column, key, optional=optional)
     place = places.get(column)
     if place is None:
-        known = ", ".join(places)[:200]
+        known = textwrap.shorten(", ".join(places), 200, placeholder=" ...")
         detail = f"the file has no column '{column}'; it has {known or 'none'}"
         raise Invalid(detail, code="missing_column", field=key)
     return lambda fields: fields[place]  # type: ignore[index] # a row of places, not of names

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
 from typing import Final, NamedTuple
+from unicodedata import normalize
 
 from convergio.kernel.periods import Period
 from convergio.payments.gateways.sandbox import Token
@@ -108,7 +109,14 @@ def population(chance: Random, size: int, during: Period) -> list[Person]:
     tokens = iter(spread(chance, TOKENS, sum(plan != "free" for plan in plans)))
     joins = _joins(chance, size, during)
     return [
-        _person(chance, number, plan, joined, None if plan == "free" else next(tokens), during)
+        _person(
+            chance,
+            number,
+            plan=plan,
+            joined=joined,
+            token=None if plan == "free" else next(tokens),
+            until=during.end,
+        )
         for number, (plan, joined) in enumerate(zip(plans, joins, strict=True), 1)
     ]
 
@@ -136,22 +144,23 @@ def _joins(chance: Random, size: int, during: Period) -> list[datetime]:
 def _person(
     chance: Random,
     number: int,
+    *,
     plan: str,
     joined: datetime,
     token: str | None,
-    during: Period,
+    until: datetime,
 ) -> Person:
     where = _PLACES[0] if number % 4 == 1 else chance.choice(_PLACES)
     given, family = chance.choice(where.given), chance.choice(where.family)
     company = f"{chance.choice(_COMPANIES)} {_ENDINGS[where.country]}"
     mail = f"{given}.{family}.{number}@mail.example".lower()
     leaves = joined + timedelta(days=_STAYS_DAYS_MIN, seconds=chance.randrange(5_000_000))
-    goes = chance.random() < _LEAVES and leaves < during.end
+    goes = chance.random() < _LEAVES and leaves < until
     mends = token in {Token.DECLINED, Token.STOLEN} and chance.random() < _MENDS
     return Person(
         key=f"user-{number:04d}",
         name=company if plan in {"team", "enterprise"} else f"{given} {family}",
-        email=mail.encode("ascii", "ignore").decode(),
+        email=normalize("NFKD", mail).encode("ascii", "ignore").decode(),
         address=f"{chance.choice(where.streets)} {chance.randint(1, 90)}\n"
         f"{chance.choice(where.cities)}",
         country=where.country,
@@ -176,5 +185,5 @@ def _appetite(chance: Random, plan: str) -> float:
         heavy = chance.random() < _HEAVY
         return chance.uniform(550, 1_900) if heavy else chance.lognormvariate(4.8, 0.8)
     if plan == "team":
-        return chance.lognormvariate(6.9, 0.6)
+        return chance.lognormvariate(6.5, 0.6)
     return chance.uniform(60_000, 160_000)

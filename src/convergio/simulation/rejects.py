@@ -11,16 +11,11 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Final, Self
 
+from convergio.kernel.text import safe_cell
 from convergio.simulation.traces import Row
 
 COLUMNS: Final = ("line", "reason", "field", "detail", "row")
 _TOLD_MAX: Final = 10
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
-
-
-def safe_cell(text: str) -> str:
-    """Return text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 class Rejects:

@@ -1,15 +1,14 @@
 """Stream a trace through the ingest path, in this process or over HTTP.
 
-Reading the next batch overlaps with counting the one before it. Event ids come from the file, so
-a replay that was stopped is simply run again: what was counted is a duplicate then.
+One batch is read, counted and committed after the other, so memory stays flat. Event ids come from
+the file: a replay that was stopped is simply run again, and what was counted is a duplicate then.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from convergio.customers import actions as customers
 from convergio.infra.clock import pause
@@ -128,59 +127,38 @@ def replay(
     `tally` is right also after an exception: it has every batch that was committed. `start` is
     that of new subscriptions, to count the events that lie before it.
     """
-    batches = _mapped(iter(rows), to_event, target.batch_size, rejects=rejects, tally=tally)
-    with ThreadPoolExecutor(1, thread_name_prefix="replay") as writer:
-        waiting: tuple[Batch, Future[list[Verdict]]] | None = None
-        try:
-            for batch in batches:
-                if waiting is not None:
-                    done, waiting = waiting, None
-                    _settle(*done, rejects=rejects, tally=tally)
-                    progress(done[0].rows)
-                waiting = batch, writer.submit(target.count, batch.events)
-                if start is not None:
-                    tally.before_start += sum(_before(event, start) for event in batch.events)
-        finally:
-            if waiting is not None:
-                _settle(*waiting, rejects=rejects, tally=tally)
-                progress(waiting[0].rows)
-
-
-class Batch(NamedTuple):
-    """So many rows read, and the events that some of them became, each with its row."""
-
-    rows: int
-    sources: list[Row]
-    events: list[Event]
+    remaining = iter(rows)
+    while taken := list(islice(remaining, target.batch_size)):
+        sources, events = _mapped(taken, to_event, rejects=rejects, tally=tally)
+        verdicts = target.count(events)
+        _settle(sources, verdicts, rejects=rejects, tally=tally)
+        if start is not None:
+            tally.before_start += sum(_before(event, start) for event in events)
+        progress(len(taken))
 
 
 def _mapped(
-    rows: Iterator[Row],
-    to_event: Callable[[Row], Event],
-    size: int,
-    *,
-    rejects: Rejects,
-    tally: Tally,
-) -> Iterator[Batch]:
-    """Yield batches; rows that cannot become an event are told and passed over."""
-    while taken := list(islice(rows, size)):
-        batch = Batch(len(taken), [], [])
-        for row in taken:
-            try:
-                batch.events.append(to_event(row))
-                batch.sources.append(row)
-            except Unmappable as why:
-                tally.unmapped += 1
-                rejects.add(row, reason=why.reason, field=why.field, detail=why.detail)
-        tally.rows += len(taken)
-        yield batch
+    rows: Sequence[Row], to_event: Callable[[Row], Event], *, rejects: Rejects, tally: Tally
+) -> tuple[list[Row], list[Event]]:
+    """Return the rows that become events, and the events; the others are told and passed over."""
+    sources: list[Row] = []
+    events: list[Event] = []
+    for row in rows:
+        try:
+            events.append(to_event(row))
+            sources.append(row)
+        except Unmappable as why:
+            tally.unmapped += 1
+            rejects.add(row, reason=why.reason, field=why.field, detail=why.detail)
+    tally.rows += len(rows)
+    return sources, events
 
 
 def _settle(
-    batch: Batch, verdicts: Future[list[Verdict]], *, rejects: Rejects, tally: Tally
+    rows: Sequence[Row], verdicts: Sequence[Verdict], *, rejects: Rejects, tally: Tally
 ) -> None:
-    """Wait for a batch's verdicts and count them. Raises: what the target raised."""
-    for row, verdict in zip(batch.sources, verdicts.result(), strict=True):
+    """Count what became of the rows."""
+    for row, verdict in zip(rows, verdicts, strict=True):
         if verdict.status == "accepted":
             tally.accepted += 1
         elif verdict.status == "duplicate":

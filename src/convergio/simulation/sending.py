@@ -7,7 +7,7 @@ again: its events have their ids, so nothing counts twice.
 import ipaddress
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, Self
 from urllib.parse import urlsplit
 
 import httpx
@@ -37,7 +37,7 @@ _encode: Final = msgspec.json.Encoder().encode
 class Entry(msgspec.Struct, frozen=True):
     """A verdict in the server's answer, with the event's place in the request."""
 
-    index: int
+    index: Annotated[int, msgspec.Meta(ge=0)]
     status: str
     reason: str | None = None
     field: str | None = None

@@ -23,7 +23,7 @@ from convergio.entitlements.model import Allowed, Ask
 from convergio.infra.clock import VirtualClock
 from convergio.infra.db import Tx
 from convergio.infra.ids import typeid
-from convergio.kernel.errors import require
+from convergio.kernel.errors import Fault, require
 from convergio.kernel.periods import Period
 from convergio.metering.model import Event
 from convergio.payments import actions as payments
@@ -37,6 +37,7 @@ from convergio.subscriptions.model import Status
 from convergio.wiring import App
 
 METER: Final = "questions"
+CURRENCY: Final = "usd"
 _DAY: Final = timedelta(days=1)
 _BILLS_AT: Final = timedelta(hours=5, minutes=30)
 _ANSWERS_AT: Final = timedelta(hours=8)
@@ -75,7 +76,6 @@ class _Life:
     person: Person
     customer_id: UUID
     plan: str
-    joined: datetime
     ends: datetime | None = None
     failing_since: datetime | None = None
     mends: int | None = None
@@ -102,10 +102,11 @@ class World:
         require(product.clock is clock, "the world and the product share one clock")
         require(clock.now() <= during.start, "a world begins in its clock's future")
         sandbox = product.gateways["sandbox"]
-        require(isinstance(sandbox, Sandbox), "a world pays through the sandbox")
+        if not isinstance(sandbox, Sandbox):
+            raise Fault("a world pays through the sandbox")
         self.tally = Tally()
         self._product, self._clock, self._during = product, clock, during
-        self._sandbox = sandbox if isinstance(sandbox, Sandbox) else None
+        self._sandbox = sandbox
         self._chance = Random(seed)
         self._people = people.population(self._chance, size, during)
         self._lives: dict[str, _Life] = {}
@@ -217,6 +218,7 @@ class World:
                 self._product.keyring,
                 key=person.key,
                 now=now,
+                currency=CURRENCY,
                 name=person.name,
                 email=person.email,
                 address=person.address,
@@ -226,7 +228,7 @@ class World:
             if person.token is not None:
                 _pay_with(tx, made.customer_id, person.token, now=now)
             _subscribe(tx, made.customer_id, person, person.plan, now=now)
-        life = _Life(person, made.customer_id, person.plan, now, mends=person.mends_after_days)
+        life = _Life(person, made.customer_id, person.plan, mends=person.mends_after_days)
         self._lives[person.key] = life
         self.tally.moves["signed_up"] += 1
 
@@ -324,6 +326,7 @@ class World:
             seller=product.settings.seller,
             keyring=product.keyring,
             grace=product.grace,
+            can_pay=payments.payable,
         )
         self.tally.problems += [
             f"{typeid('cus', one.customer_id)}: {one.reason}" for one in report.problems
