@@ -25,11 +25,13 @@ NOT_DISTRIBUTED = {
     "event_type": "reference: the catalog",
     "invoice_series": "one counter a series and year: numbers are gapless over all customers",
     "meter": "reference: the catalog",
+    "meter_version": "reference: the catalog",
     "outbox_event": "local queue, read in one order whoever the customer is",
     "plan": "reference: the catalog",
     "plan_price": "reference: the catalog",
     "price": "reference: the catalog",
     "retention_key": "reference: a few keys of the seller",
+    "usage_retention": "one row: the boundary of the whole house",
     "sandbox.charge": "belongs to the sandbox processor, which knows no customers of ours",
 }
 # Alembic and procrastinate own these.

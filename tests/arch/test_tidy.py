@@ -26,13 +26,35 @@ DOMAIN_FILES = frozenset(
 # What a domain holds beyond that: name it here with the reason.
 DOMAIN_EXTRAS = {
     "billing": {
+        "buying.py",  # the buyer as a document names them, for the run and the verbs beside it
+        "correcting.py",  # the verbs that take back what was billed, apart from the run
+        "crediting.py",  # their pure decisions: caps, netting, what a credit note holds
+        "explaining.py",  # preview and explain: what would be billed, and why something was
+        "issuing.py",  # writes invoices and credit notes, for the run and for those verbs
+        "owing.py",  # what is owed, pure and apart from what is billed
+        "settling.py",  # bulk reads around the pure difference, for run, preview and dry run
         "documents.py",  # renders the invoice document, one compiler a thread
         "invoice.typ",  # ... from this template
     },
     "catalog": {
+        "describing.py",  # entries as texts, for the difference that `plan` shows
         "example.yaml",  # the catalog that an empty database starts with
     },
+    "entitlements": {
+        "leases.py",  # slices of a quota: verbs of their own, with a life cycle of their own
+        "spending.py",  # the cap in money, and its lock, which every decision asks first
+    },
+    "subscriptions": {
+        "changes.py",  # the verbs that change a running subscription
+        "steps.py",  # the steps that those verbs and renewal share
+    },
     "metering": {
+        "archive.py",  # months out to files and in again: verbs over many transactions
+        "retention.py",  # ... and away, once their archive is proved
+        "records.py",  # the files of an archive, apart from when they are written
+        "corrections.py",  # void and amend: verbs of one event, apart from counting many
+        "totals.py",  # moves totals by aggregation, for both of them
+        "windows.py",  # opens windows and groups, for counting, correcting and changing plans
         "ingest.py",  # the hot path keeps caches between batches, which an action may not
         "intake.py",  # the pure loop from events to rows, apart from windows and schedules
         "reading.py",  # the wire format of events, decoded apart from what they mean

@@ -7,7 +7,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from convergio.billing.model import Billed, ChargeKey, Draft
-from convergio.billing.rules import Prices
+from convergio.billing.owing import Prices
 from convergio.catalog.model import Price
 from convergio.kernel.periods import Calendar, Interval
 from convergio.rating.model import Charge, Flat, Unit

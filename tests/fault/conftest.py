@@ -1,6 +1,6 @@
 """Fault tests share two storms a session, and print what they did: seed, kills, events, retries."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -22,7 +22,7 @@ def figures(request: pytest.FixtureRequest, seed: int) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def after(seed: int, figures: list[str]) -> Iterator[Callable[[str], storm.Outcome]]:
+def after(seed: int, figures: list[str]) -> Callable[[str], storm.Outcome]:
     """What is left after a storm of one kind: it rages once, every test judges the same one."""
     past: dict[str, storm.Outcome] = {}
 
@@ -35,7 +35,7 @@ def after(seed: int, figures: list[str]) -> Iterator[Callable[[str], storm.Outco
             figures.append(f"{kind}: {told}; {past[kind].stored.total():,} events stored")
         return past[kind]
 
-    yield outcome
+    return outcome
 
 
 def pytest_terminal_summary(

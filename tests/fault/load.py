@@ -83,6 +83,7 @@ class Client(threading.Thread):
         while True:
             answer = self._once(path, data)
             if answer is not None and answer[0] != 503:
+                self.journal.figures["answered"] += 1
                 return answer
             self.journal.figures["refused with 503" if answer else "unanswered"] += 1
             if may_give_up and self.chance.random() < GIVES_UP:

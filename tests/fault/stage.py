@@ -28,6 +28,7 @@ from convergio.infra import postgres
 
 READY_SECONDS_MAX = 60.0
 COMMAND = [sys.executable, "-m", "convergio.cli.main"]
+BYTECODE = tempfile.TemporaryDirectory(prefix="convergio-fault-")  # starts are half of the time
 
 
 def seed() -> int:
@@ -49,7 +50,7 @@ class Stage:
     port: int
     database: str = "convergio"
     log: list[Path] = field(default_factory=list)
-    _server: subprocess.Popen[bytes] | None = None
+    server: subprocess.Popen[bytes] | None = None
 
     @property
     def dsn(self) -> str:
@@ -59,8 +60,9 @@ class Stage:
     def environment(self) -> dict[str, str]:
         """The environment of our processes: this home, and no setting of the developer's own."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith("CONVERGIO_")}
-        kept |= {"CONVERGIO_HOME": str(self.home), "CONVERGIO_LOG_LEVEL": "error"}
-        return kept | {"DATABASE_URL": self.dsn}
+        kept.pop("PYTHONDONTWRITEBYTECODE", None)
+        kept |= {"CONVERGIO_HOME": str(self.home), "CONVERGIO_LOG_LEVEL": "warning"}
+        return kept | {"DATABASE_URL": self.dsn, "PYTHONPYCACHEPREFIX": BYTECODE.name}
 
     def command(self, *arguments: str) -> Any:  # noqa: ANN401 - the command's own JSON
         """Run a command to its end and return the JSON of its last line."""
@@ -84,7 +86,7 @@ class Stage:
     def serve(self, processes: int) -> None:
         """Start the server and wait until it is ready."""
         begun = self.begin("serve", "--port", str(self.port), "--processes", str(processes))
-        self._server = begun
+        self.server = begun
         deadline = time.monotonic() + READY_SECONDS_MAX
         while not self.ready():
             told = self.log[-1].read_text()
@@ -105,23 +107,23 @@ class Stage:
 
     def kill_server(self) -> None:
         """Kill -9 the server: the one that listens, and all its worker processes."""
-        assert self._server is not None
-        os.killpg(self._server.pid, signal.SIGKILL)
-        self._server.wait()
-        self._server = None
+        assert self.server is not None
+        os.killpg(self.server.pid, signal.SIGKILL)
+        self.server.wait()
+        self.server = None
 
     def kill_worker(self, place: float) -> bool:
         """Kill -9 one of the server's worker processes; its parent starts another."""
-        assert self._server is not None
-        workers = [pid for pid in children(self._server.pid) if b"spawn_main" in _words(pid)]
+        assert self.server is not None
+        workers = [pid for pid in children(self.server.pid) if b"spawn_main" in _words(pid)]
         return bool(workers) and kill(workers[int(place * len(workers))])
 
     def stop_server(self) -> None:
         """Ask the server to end, and wait for it."""
-        if self._server is not None:
-            self._server.terminate()
-            self._server.wait(timeout=60)
-            self._server = None
+        if self.server is not None:
+            self.server.terminate()
+            self.server.wait(timeout=60)
+            self.server = None
 
     @property
     def postmaster(self) -> int:
@@ -164,7 +166,7 @@ def built() -> Iterator[Stage]:
     try:
         yield stage
     finally:
-        if stage._server is not None:
+        if stage.server is not None:
             stage.kill_server()
         postgres.stop(home / "postgres", immediately=True)
         shutil.rmtree(home)

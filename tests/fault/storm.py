@@ -3,7 +3,6 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -19,9 +18,10 @@ from tests.fault.load import Asker, Client, Journal, Sender
 from tests.fault.stage import Stage, alive, real_now
 
 KILLS = 20
+UNDER_LOAD = 100  # so many acknowledgements since the last disaster make it load again
+RECOVERY_SECONDS_MAX = 60.0
 SENDERS = 6
 ASKERS = 3
-CALM_SECONDS = 1.0
 LIMITED = 2_000
 LIMIT = Decimal(50)  # the free plan of the example catalog
 DENIALS_BEFORE_NEXT = 4
@@ -38,6 +38,7 @@ class Outcome:
     reservations: dict[str, tuple[str, Decimal, Decimal | None]] = field(default_factory=dict)
     survivors: list[int] = field(default_factory=list)
     verified: dict[str, object] = field(default_factory=dict)
+    logs: list[str] = field(default_factory=list)
 
 
 def prepare(stage: Stage, now: datetime) -> str:
@@ -83,9 +84,10 @@ def rage(stage: Stage, kind: str, seed: int) -> Outcome:
     disaster = _server_disaster if kind == "server" else _postgres_disaster
     try:
         for _ in range(KILLS):
-            time.sleep(chance.uniform(0.2, 1.4))
+            _wait_for_load(clients)
+            time.sleep(chance.uniform(0.0, 1.0))
             disaster(stage, chance, outcome)
-        time.sleep(CALM_SECONDS)
+        _wait_for_load(clients)
     finally:
         stop.set()
         for client in clients:
@@ -95,20 +97,29 @@ def rage(stage: Stage, kind: str, seed: int) -> Outcome:
         if client.is_alive():
             outcome.journal.problems.append(f"{client.name} hangs")
     stage.stop_server()
+    outcome.logs = [log.read_text()[-3000:] for log in stage.log if log.read_text().strip()]
     _read(stage, outcome)
     outcome.verified = stage.command("verify")
     return outcome
 
 
+def _wait_for_load(clients: list[Client]) -> None:
+    """Wait until the product works again and clients have had answers."""
+
+    def answered() -> int:
+        return sum(client.journal.figures["answered"] for client in clients)
+
+    begin, deadline = answered(), time.monotonic() + RECOVERY_SECONDS_MAX
+    while answered() < begin + UNDER_LOAD:
+        assert time.monotonic() < deadline, "the product does not recover"
+        time.sleep(0.02)
+
+
 def _clients(stage: Stage, key: str, seed: str, stop: threading.Event) -> list[Client]:
     Sender.customers = [f"metered-{n}" for n in range(60)]
     Asker.current = staticmethod(_Queue().current)
-    make: list[Callable[[str], Client]] = [
-        lambda name, kind=kind: kind(stage.port, key, name, stop)  # type: ignore[misc]
-        for kind, count in ((Sender, SENDERS), (Asker, ASKERS))
-        for _ in range(count)
-    ]
-    return [one(f"{seed}-{place}") for place, one in enumerate(make)]
+    kinds: list[type[Client]] = [*[Sender] * SENDERS, *[Asker] * ASKERS]
+    return [kind(stage.port, key, f"{seed}-{place}", stop) for place, kind in enumerate(kinds)]
 
 
 def _server_disaster(stage: Stage, chance: Random, outcome: Outcome) -> None:

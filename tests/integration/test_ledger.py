@@ -48,6 +48,8 @@ def test_balances_are_debits_less_credits_and_sum_to_zero(
         Account.GATEWAY_CLEARING: 600,
         Account.DEFERRED_REVENUE: 0,
         Account.GATEWAY_FEES: 0,
+        Account.CUSTOMER_CREDIT: 0,
+        Account.WRITE_OFF: 0,
     }
     assert sum(one.minor for one in actions.totals(tx).values()) == 0
     assert actions.balance(tx, UUID(int=9), Account.RECEIVABLE, "usd") == Money.zero("usd")

@@ -7,7 +7,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convergio.billing import rules
+from convergio.billing import owing, rules
 from convergio.billing.model import Billed, ChargeKey, Draft
 from convergio.rating.model import Graduated, Tier
 from convergio.subscriptions.model import BillingView
@@ -51,7 +51,7 @@ runs = st.lists(st.integers(0, 200), max_size=10)
 leaving = st.none() | st.integers(1, 120)
 
 
-def usage_by(day: int, events: list[tuple[int, int, Decimal]]) -> rules.Usage:
+def usage_by(day: int, events: list[tuple[int, int, Decimal]]) -> owing.Usage:
     sums: dict[tuple[UUID, str, datetime], Decimal] = {}
     for arrived, period, quantity in events:
         if arrived <= day:
@@ -86,12 +86,12 @@ def test_invoices_add_up_to_what_is_owed_in_the_end(
     events: list[tuple[int, int, Decimal]], days: list[int], left: int | None
 ) -> None:
     _, billed, here = lived(events, days, left)
-    charges = rules.owed(here, BOOK, usage_by(200, events), closed=END)
+    charges = owing.owed(here, BOOK, usage_by(200, events), closed=END)
     if left is None:
         # A live customer's usage that came after the last boundary waits for the next one.
         events = [one for one in events if one[0] < (STARTS[-1] - START).days]
         _, billed, here = lived(events, days, left)
-        charges = rules.owed(here, BOOK, usage_by(200, events), closed=END)
+        charges = owing.owed(here, BOOK, usage_by(200, events), closed=END)
     owed = {key: c.amount.minor for key, c in charges.items() if c.amount.minor}
     assert {key: one.amount for key, one in billed.items() if one.amount} == owed
 

@@ -1,59 +1,36 @@
-"""The peers' own cases that concern rating, rounding, proration, allocation and the calendar.
+"""The peers' own cases that concern rating, proration, changes, credit, runs and the calendar.
 
 They are read from `../shared/cases/golden.json`. Every case is either checked here or skipped by
 name with the reason: another convention than RULES.md, or a room that comes later.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 import pytest
 
 from convergio.cli.rate import answer
 from convergio.kernel.money import Amount, Money, allocate
-from convergio.kernel.periods import Calendar, Interval, Period, local, parse_instant, zone
-from convergio.rating import Charge, Rated, owed, proration, rate
+from convergio.kernel.periods import Calendar, Interval, Period, local, zone
+from convergio.rating import owed, proration, rate
+from tests.fakes import peer_changes
+from tests.fakes.peer_changes import Case, charge, day, major, share_of, usd
 
-Case = dict[str, Any]
 FILE: Final = Path(__file__).parents[2].parent / "shared" / "cases" / "golden.json"
 CASES: Final[list[Case]] = json.loads(FILE.read_bytes()) if FILE.exists() else []
-
-
-def charge(model: str, **fields: object) -> Charge:
-    priced: Charge = msgspec.convert({"model": model, **fields}, Charge)
-    return priced
-
-
-def usd(model: str, quantity: object, share: Fraction | None = None, **fields: object) -> Rated:
-    priced = charge(model, **fields)
-    return rate(priced, Decimal(str(quantity)), currency="usd", proration=share)
 
 
 def flat_cents(cents: int, share: Fraction | None = None) -> int:
     return usd("flat", 1, share, amount=major(cents)).total.minor
 
 
-def major(cents: object) -> str:
-    """Write cents in major units."""
-    return f"{Decimal(str(cents)).scaleb(-2):f}"
-
-
 def decimal(money: Money) -> Decimal:
     return Decimal(money.text())
-
-
-def share_of(full: Iterable[str], service: Iterable[str]) -> Fraction:
-    return proration(Period(*map(day, full)), Period(*map(day, service)))
-
-
-def day(text: str) -> datetime:
-    return parse_instant(text if "T" in text else f"{text}T00:00:00Z")
 
 
 def tiers_of(inputs: Case) -> list[Case]:
@@ -481,6 +458,14 @@ CHECKS: Final[dict[Callable[[Case], None], str]] = {
     cycles: "KB-CYC-02 KB-CYC-06 KB-CYC-07 KB-CYC-11",
     pause: "KB-PAU-01",
     blocked: "KB-OD-02",
+    peer_changes.kept_whole: "openmeterio/openmeter-039",
+    peer_changes.trial_end: "useautumn/autumn-011",
+    peer_changes.billed_once: "getlago/lago-api-062 getlago/lago-api-064",
+    peer_changes.used_until_the_end: "KB-USG-CAN2",
+    peer_changes.credit_cap: "flexprice/flexprice-014 flexprice/flexprice-021",
+    peer_changes.capped_repair: "KB-REP-02",
+    peer_changes.adjusted_unpaid: "KB-BAL-02",
+    peer_changes.failed_payment: "STR-INV-04",
     period_at: """openmeterio/openmeter-043 openmeterio/openmeter-046 meteroid-oss/meteroid-012
         meteroid-oss/meteroid-016""",
     inclusive_period: "getlago/lago-api-052 getlago/lago-api-054",
@@ -512,13 +497,17 @@ SKIPPED: Final = {
     ),
     "convention: no packages within tiers, and one quantity a charge": "KB-TIER-03 KB-TIER-10",
     "convention: an interval is one of five, two years is none": "useautumn/autumn-009",
-    "later: subscriptions (trials, cancellation modes, status)": """openmeterio/openmeter-039
-        getlago/lago-api-033 useautumn/autumn-011 STR-SUB-01""",
-    "later: billing runs and what metering hands them": """getlago/lago-api-062
-        getlago/lago-api-064 KB-USG-CAN2 ORB-GRC-01""",
-    "later: invoices, credit notes and their caps": """getlago/lago-api-037 getlago/lago-api-039
-        flexprice/flexprice-014 flexprice/flexprice-021 KB-REP-02 KB-BAL-02 KB-BAL-04 STR-INV-01
-        STR-INV-04 STR-INV-11 STR-INV-12""",
+    "convention: an incomplete subscription does not expire by itself": "STR-SUB-01",
+    "convention: a trial has one end; another plan's trial does not lengthen it": (
+        "getlago/lago-api-033"
+    ),
+    "convention: one grace for every boundary, with or without usage": "ORB-GRC-01",
+    "convention: an invoice is numbered when it is written; no draft waits in the database": (
+        "STR-INV-01 STR-INV-11"
+    ),
+    "later: tax on credit notes": "getlago/lago-api-037 getlago/lago-api-039",
+    "later: a minimum chargeable amount": "STR-INV-12",
+    "later: refunds": "KB-BAL-04",
     "later: coupons and tax": """getlago/lago-api-049 meteroid-oss/meteroid-030
         meteroid-oss/meteroid-047 POL-PROD-04""",
     "later: credit grants and balance": """openmeterio/openmeter-048 openmeterio/openmeter-050

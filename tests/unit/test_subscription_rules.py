@@ -97,7 +97,9 @@ def test_metering_learns_each_meters_own_interval_and_limit() -> None:
     soft = price(6, Flat(amount="1"), meter="tokens", interval="year")
     object.__setattr__(soft, "quota", Quota(Decimal(60), hard=False))
     start = at("2025-01-31T15:00:00Z")
-    segment = rules.segment_of([FEES, USAGE, hard, soft], start=start, time_zone="Europe/Rome")
+    segment = rules.segment_of(
+        [FEES, USAGE, hard, soft], start=start, time_zone="Europe/Rome", anchor=start
+    )
     assert (segment.starts_at, segment.anchor, segment.time_zone) == (start, start, "Europe/Rome")
     assert segment.limits == {
         "questions": Limit(None, Decimal(500), Interval.MONTH),
