@@ -128,14 +128,6 @@ INSERT INTO usage_schedule (customer_id, version, segments)
 VALUES (:customer_id, 1, :segments::jsonb)
 ON CONFLICT (customer_id) DO NOTHING;
 
--- name: share_schedules
--- Locks: the schedules, so that they do not change while windows open.
-SELECT customer_id, version, segments
-FROM usage_schedule
-WHERE customer_id = ANY(:customer_ids::uuid[])
-ORDER BY customer_id
-FOR SHARE;
-
 -- name: lock_schedules
 -- Locks: the schedules, to change them.
 SELECT customer_id, version, segments

@@ -178,11 +178,6 @@ def add_default_schedules(tx: Tx, customer_ids: Sequence[UUID]) -> None:
     tx.run_many(_QUERIES["add_default_schedules"], rows)
 
 
-def share_schedules(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, Schedule]:
-    """Return schedules that stay as they are until the transaction ends. Locks: them, shared."""
-    return _schedules(tx, "share_schedules", customer_ids)
-
-
 def lock_schedules(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, Schedule]:
     """Return schedules to change. Locks: them."""
     return _schedules(tx, "lock_schedules", customer_ids)

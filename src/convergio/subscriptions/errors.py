@@ -84,9 +84,3 @@ def not_ending() -> Conflict:
 def nothing_pending() -> Conflict:
     """Say that no change waits for its instant."""
     return Conflict("no change is scheduled; there is nothing to drop", code="nothing_pending")
-
-
-def too_early(at: datetime) -> Conflict:
-    """Say that a change lies before one that was made."""
-    detail = f"the subscription was changed at {instant_text(at)}; a change comes after it"
-    return Conflict(detail, code="too_early")

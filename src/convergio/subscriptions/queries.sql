@@ -1,9 +1,3 @@
--- name: find_subscribed
--- Which of these customers have a live subscription.
-SELECT customer_id FROM subscription
-WHERE customer_id = ANY(:customer_ids::uuid[]) AND status <> 'canceled'
-ORDER BY customer_id;
-
 -- name: insert_subscriptions
 -- Insert one live subscription a customer; who has one already is left out of what returns.
 INSERT INTO subscription (customer_id, subscription_id, plan_key, status, currency, time_zone,

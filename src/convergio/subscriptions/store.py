@@ -47,12 +47,6 @@ class UnendedRow:
     item_id: UUID
 
 
-def find_subscribed(tx: Tx, customer_ids: Sequence[UUID]) -> list[UUID]:
-    """Return who has a live subscription."""
-    rows = tx.tuples(QUERIES["find_subscribed"], customer_ids=list(customer_ids))
-    return [row[0] for row in rows]
-
-
 def insert_subscriptions(tx: Tx, subscriptions: Sequence[Subscription]) -> set[UUID]:
     """Insert subscriptions to one plan from one start; return the customers whose went in."""
     like = subscriptions[0]
