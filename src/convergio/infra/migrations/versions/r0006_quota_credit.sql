@@ -1,0 +1,2 @@
+-- Prepaid grants, limits per seat, authorizations that are asked twice.
+SELECT 1;

@@ -1,0 +1,2 @@
+-- Tax, coupons and promotional credit.
+SELECT 1;

@@ -1,0 +1,2 @@
+-- Structured addresses, tax numbers and routes of e-invoices.
+SELECT 1;

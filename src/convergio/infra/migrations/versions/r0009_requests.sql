@@ -1,0 +1,2 @@
+-- Answers kept for retried requests.
+SELECT 1;
