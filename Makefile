@@ -53,6 +53,7 @@ lock: $(TOOLS) ## resolve requirements/*.lock again (ARGS=--upgrade for newer re
 	$(COMPILE) $(ARGS) requirements/bootstrap.in -o requirements/bootstrap.lock
 	$(COMPILE) $(ARGS) pyproject.toml --extra embedded -o requirements/runtime.lock
 	$(COMPILE) $(ARGS) requirements/dev.in -c requirements/runtime.lock -o requirements/dev.lock
+	$(COMPILE) $(ARGS) --no-deps requirements/schemas.in -o requirements/schemas.lock
 
 clean: ## remove .venv and every cache (the data in .convergio stays)
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -69,6 +70,7 @@ $(RUNTIME): $(TOOLS) requirements/runtime.lock pyproject.toml
 	$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(DEV): $(RUNTIME) requirements/dev.lock
+$(DEV): $(RUNTIME) requirements/dev.lock requirements/schemas.lock
 	$(LOCKED) -r requirements/dev.lock
+	$(LOCKED) --no-deps -r requirements/schemas.lock
 	@touch $@
