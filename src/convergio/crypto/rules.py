@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -29,6 +29,7 @@ APP: Final = "convergio"
 KEY_SIZE: Final = 32
 NONCE_SIZE: Final = 12
 _TAG_SIZE: Final = 16
+_UUID_SIZE: Final = 16
 _FORMAT: Final = b"\x01"
 _VERSION_SIZE: Final = 4
 _HEADER_SIZE: Final = len(_FORMAT) + _VERSION_SIZE
@@ -119,13 +120,35 @@ def _owner(owner: UUID | None) -> bytes:
 
 def seal_text(secret: bytes, version: int, nonce: bytes, place: Place, text: str) -> bytes:
     """Seal text for one place. Raises: Invalid for text that is not Unicode (a lone surrogate)."""
-    try:
-        plain = text.encode()
-    except UnicodeEncodeError:
-        detail = "it holds a character that is not Unicode text; remove it"
-        raise Invalid(detail, code="bad_text", field=place.column) from None
+    plain = _encoded(text, place.column)
     header = _FORMAT + version.to_bytes(_VERSION_SIZE, "big")
     return header + nonce + AESGCM(secret).encrypt(nonce, plain, _placed(header, place))
+
+
+def seal_retained_texts(
+    secret: bytes, version: int, nonces: bytes, place: tuple[str, str], rows: Mapping[UUID, str]
+) -> list[bytes]:
+    """Seal the text of many rows for one (table, column) under the retention key, in their order.
+
+    What `seal_text` makes of each; `nonces` holds theirs, one after the other. Raises: as it.
+    """
+    header = _FORMAT + version.to_bytes(_VERSION_SIZE, "big")
+    table, column = place
+    about = associated(APP, "retained", header, table, column, b"") + _UUID_SIZE.to_bytes(4, "big")
+    encrypt = AESGCM(secret).encrypt
+    sealed = []
+    for place_, (row, text) in enumerate(rows.items()):
+        nonce = nonces[place_ * NONCE_SIZE : (place_ + 1) * NONCE_SIZE]
+        sealed.append(header + nonce + encrypt(nonce, _encoded(text, column), about + row.bytes))
+    return sealed
+
+
+def _encoded(text: str, column: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        detail = "it holds a character that is not Unicode text; remove it"
+        raise Invalid(detail, code="bad_text", field=column) from None
 
 
 def key_version(sealed: bytes) -> int:

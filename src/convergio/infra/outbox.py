@@ -13,6 +13,7 @@ from convergio.infra import sql
 from convergio.infra.db import Tx
 
 _QUERIES = sql.load(Path(__file__).with_name("queries.sql"))
+_FACT = ("text", "uuid", "uuid", "bytea", "timestamptz")  # the bytea is a jsonb: see `Tx.copy`
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,10 @@ def emit_many(tx: Tx, facts: Sequence[Fact], *, now: datetime) -> None:
                 fact.type,
                 fact.customer_id,
                 fact.subject,
-                msgspec.json.encode(fact.data).decode(),
+                b"\x01" + msgspec.json.encode(fact.data),
                 now,
             )
             for fact in facts
         ),
+        types=_FACT,
     )

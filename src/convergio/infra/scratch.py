@@ -5,7 +5,7 @@ and a database of that name which this module did not make is left alone. One us
 second one is turned away.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,11 +13,12 @@ from typing import Any, Final
 import psycopg
 from psycopg import errors as pg
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from convergio.kernel.errors import Conflict, Invalid, Unavailable, require
 
 SUFFIX: Final = "_demo"
+COPY_SUFFIX: Final = "_copy"
 _LOCK: Final = 7_303_014_612
 _NAME_SIZE_MAX: Final = 63
 
@@ -49,6 +50,7 @@ class Purpose:
 
 DEMO: Final = Purpose(SUFFIX, durable=False, kept=True)
 BENCH: Final = Purpose("_bench", durable=True, kept=False)
+SIMULATE: Final = Purpose("_simulate", durable=False, kept=False)
 
 
 @contextmanager
@@ -85,6 +87,39 @@ def scratch(dsn: str, purpose: Purpose = DEMO) -> Iterator[str]:
                 connection.execute(_drop(name))
 
 
+@contextmanager
+def copied(dsn: str, url: str, label: str) -> Iterator[str]:
+    """Copy the scratch database at `url` and return the copy's connection string.
+
+    `dsn` is where it was made from. Nobody may be connected to the scratch database meanwhile.
+    The copy is dropped at the end. Raises: Unavailable.
+    """
+    template = str(conninfo_to_dict(url)["dbname"])
+    name = f"{template}_{label}{COPY_SUFFIX}"
+    copy = sql.Identifier(name)
+    steps = [
+        _drop(name),
+        sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
+            copy, sql.Identifier(template)
+        ),
+        sql.SQL("ALTER DATABASE {} SET synchronous_commit = off").format(copy),
+    ]
+    _do(dsn, steps)
+    try:
+        yield make_conninfo(dsn, dbname=name)
+    finally:
+        _do(dsn, [_drop(name)])
+
+
+def _do(dsn: str, steps: Sequence[sql.Composed]) -> None:
+    try:
+        with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as connection:
+            for step in steps:
+                connection.execute(step)
+    except psycopg.Error as error:
+        raise _unavailable(error, SIMULATE) from None
+
+
 def _make(connection: _Connection, name: str, purpose: Purpose) -> None:
     if len(name.encode()) > _NAME_SIZE_MAX:
         detail = (
@@ -113,7 +148,8 @@ def _make(connection: _Connection, name: str, purpose: Purpose) -> None:
 
 
 def _drop(name: str) -> sql.Composed:
-    require(name.endswith((DEMO.suffix, BENCH.suffix)), "only a scratch database is dropped")
+    ends = (DEMO.suffix, BENCH.suffix, SIMULATE.suffix, COPY_SUFFIX)
+    require(name.endswith(ends), "only a scratch database is dropped")
     return sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
 
 

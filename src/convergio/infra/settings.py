@@ -4,6 +4,7 @@ Every field has a variable `CONVERGIO_<FIELD>` (and `DATABASE_URL`). A wrong val
 with a line that names the variable and the mend. Secrets are never part of `repr`.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,8 +20,11 @@ Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Seconds = Annotated[int, msgspec.Meta(ge=0, le=31_536_000)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
+RateText = Annotated[str, msgspec.Meta(pattern="^([1-9][0-9]{0,6}/(second|minute|hour))?$")]
+Line = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
 
 
+_IBAN = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}", re.ASCII)
 KEEP_MONTHS_MIN = 18  # RULES 22: late events and disputes need that long
 
 
@@ -43,12 +47,25 @@ class Secret:
 
 
 class Seller(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Who issues the invoices; one deployment is one seller."""
+    """Who issues the invoices; one deployment is one seller.
+
+    `address` is free text for the page; `street` and the rest are what e-invoices ask for, and
+    win where both are there. `regime` is the Italian tax regime, RF01 the ordinary one.
+    """
 
     name: Text = "Example Seller Ltd"
     address: Text = "1 Example Street, 00100 Example City"
+    street: Line = ""
+    postal_code: Annotated[str, msgspec.Meta(max_length=20)] = ""
+    city: Line = ""
+    region: Line = ""
     country: Annotated[str, msgspec.Meta(pattern="^[A-Z]{2}$")] = "IT"
+    legal_form: Line = ""
     tax_id: str = ""
+    tax_number: Annotated[str, msgspec.Meta(pattern="^([A-Z0-9]{11,16})?$")] = ""
+    regime: Annotated[str, msgspec.Meta(pattern="^RF(0[124-9]|1[0-9]|20)$")] = "RF01"
+    iban: str = ""
+    bic: Annotated[str, msgspec.Meta(pattern="^([A-Z]{6}[A-Z0-9]{2}([A-Z0-9]{3})?)?$")] = ""
     email: str = ""
     time_zone: Text = "UTC"
     series: Annotated[str, msgspec.Meta(pattern="^[A-Z0-9]{1,8}$")] = "CVG"
@@ -71,7 +88,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ingest_back_days: Positive = 35
     usage_keep_months: Annotated[int, msgspec.Meta(ge=0, le=1_200)] = 0
     billing_grace_seconds: Seconds = 3_600
+    billing_workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+    documents_folder: Annotated[str, msgspec.Meta(max_length=500)] = ""
     reservation_seconds: Annotated[int, msgspec.Meta(ge=1, le=3_600)] = 300
+    rate_limit_key: RateText = "6000/minute"
+    rate_limit_hot: RateText = ""
+    rate_limit_customer: RateText = ""
+    rate_limit_address: RateText = ""
     seller: Seller = Seller()
 
     @property
@@ -123,7 +146,19 @@ def load_settings(environ: Mapping[str, str], file: Path | None = None) -> Setti
         raise Invalid(detail, code="bad_settings", field="CONVERGIO_USAGE_KEEP_MONTHS")
     _check("CONVERGIO_CURRENCY", exponent, settings.currency)
     _check("CONVERGIO_SELLER_TIME_ZONE", zone, settings.seller.time_zone)
+    _check("CONVERGIO_SELLER_IBAN", _check_iban, settings.seller.iban)
     return settings
+
+
+def _check_iban(text: str) -> None:
+    """Refuse an account number whose check digits are wrong (ISO 13616: modulo 97 is 1)."""
+    if not text:
+        return
+    shape = _IBAN.fullmatch(text)
+    digits = "".join(str(int(sign, 36)) for sign in text[4:] + text[:4]) if shape else "0"
+    if int(digits) % 97 != 1:
+        detail = "write an IBAN in capital letters and without blanks; its check digits must agree"
+        raise Invalid(detail, code="bad_settings", field="iban")
 
 
 def _read(path: Path) -> dict[str, Any]:

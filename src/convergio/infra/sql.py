@@ -7,10 +7,10 @@ aiosql is the parser only. Parameters are `:name`, a percent sign is written twi
 import itertools
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import LiteralString, cast
+from typing import Final, LiteralString, cast
 
 import aiosql
 
@@ -45,6 +45,19 @@ def repeated(query: LiteralString, count: int) -> LiteralString:
     return re.sub("%s", lambda _: f"${next(numbers)}", text)
 
 
+_SIZES: Final = (256, 64, 32, 16, 8, 4, 3, 2, 1)
+
+
+def portions(size: int) -> Iterator[tuple[int, int]]:
+    """Split a number of rows into few statement sizes, so that each is prepared only once."""
+    start = 0
+    for step in _SIZES:
+        while size - start >= step:
+            yield start, start + step
+            start += step
+
+
+@lru_cache(maxsize=1024)
 def prepared(query: str) -> tuple[str, list[str]]:
     """Return the query with `$1` places and its parameter names in order: what PREPARE wants."""
     names: list[str] = []

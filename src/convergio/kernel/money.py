@@ -47,11 +47,16 @@ def exponent(currency: str) -> int:
         raise Invalid(detail, code="unknown_currency", field="currency") from None
 
 
+def divided(numerator: int, denominator: int) -> int:
+    """Return a quotient as a whole number. Rounds: half away from zero, as `Amount.round`."""
+    require(denominator > 0, "a quotient has a denominator above zero")
+    whole = (abs(numerator) * 2 + denominator) // (2 * denominator)
+    return -whole if numerator < 0 else whole
+
+
 def _half_away(value: Fraction) -> int:
     """Round to a whole number, a half away from zero."""
-    doubled = abs(value.numerator) * 2 + value.denominator
-    whole = doubled // (2 * value.denominator)
-    return -whole if value.numerator < 0 else whole
+    return divided(value.numerator, value.denominator)
 
 
 @dataclass(frozen=True, slots=True, order=True)

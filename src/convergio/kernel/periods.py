@@ -9,7 +9,7 @@ saving skips moves forward; one that comes twice is the first (RULES 15).
 import calendar
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from itertools import pairwise
 from typing import Final
@@ -145,6 +145,21 @@ class Calendar:
         while self.boundary(guess + 1) <= instant:
             guess += 1
         return guess
+
+
+def turn_before(instant: datetime, time_zone: str, interval: Interval) -> datetime:
+    """Return the local midnight at which the calendar's own interval around an instant begins.
+
+    Weeks begin on Monday (ISO 8601), quarters in January, April, July and October.
+    """
+    where = zone(time_zone)
+    day = instant.astimezone(where).date()
+    if interval == Interval.WEEK:
+        day -= timedelta(days=day.weekday())
+    elif interval != Interval.DAY:
+        months = _MONTHS[interval]
+        day = day.replace(month=(day.month - 1) // months * months + 1, day=1)
+    return local(datetime.combine(day, time()), where)
 
 
 def _in_range(year: int) -> None:

@@ -45,3 +45,8 @@ def add_up(quantities: Iterable[Decimal]) -> Decimal:
 def subtract(whole: Decimal, part: Decimal) -> Decimal:
     """Return the exact difference."""
     return _EXACT.subtract(whole, part)
+
+
+def multiply(quantity: Decimal, times: Decimal) -> Decimal:
+    """Return the exact product."""
+    return _EXACT.multiply(quantity, times)

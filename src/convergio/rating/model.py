@@ -17,6 +17,7 @@ from convergio.kernel.money import Money, parse_rate
 from convergio.kernel.quantity import parse_quantity
 
 ONE: Final = Decimal(1)
+PER_SEAT_BOUND: Final = 10**18
 
 
 class RatedLine(msgspec.Struct, frozen=True):
@@ -55,14 +56,19 @@ class _Priced(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
 
 
 class _Measured(_Priced, frozen=True):
-    """A charge on a quantity, of which `included` is free and used up first."""
+    """A charge on a quantity, of which `included` is free and used up first.
+
+    What is `included_per_seat` is for each seat: `rating.rules.for_seats` makes it that of all.
+    """
 
     included: str = "0"
+    included_per_seat: bool | None = None
 
     def __post_init__(self) -> None:
         """Check the included quantity. Raises: ValueError."""
         super().__post_init__()
-        _quantity(self.included, "included")
+        if _quantity(self.included, "included") >= PER_SEAT_BOUND and self.included_per_seat:
+            raise ValueError("included: each seat has less than 10 to the power 18; write less")
 
 
 class Flat(_Priced, frozen=True, kw_only=True, tag="flat"):

@@ -26,7 +26,7 @@ import msgspec
 from convergio.kernel.errors import Invalid, require
 from convergio.kernel.money import Amount, Money, exponent
 from convergio.kernel.periods import Period
-from convergio.kernel.quantity import DECIMALS
+from convergio.kernel.quantity import DECIMALS, multiply, quantity_text
 from convergio.rating.model import (
     ONE,
     Charge,
@@ -143,6 +143,27 @@ def allowance(parts: Sequence[tuple[Decimal, Period]], full: Period) -> Decimal:
         (Fraction(quantity) * proration(full, part) for quantity, part in parts), Fraction(0)
     )
     return min(Decimal(math.ceil(exact)), max(quantity for quantity, _ in parts))
+
+
+def included_per_seat(charge: Charge) -> bool:
+    """Say whether what the charge includes is for each seat."""
+    return not isinstance(charge, Flat) and bool(charge.included_per_seat)
+
+
+def included_for(charge: Charge, seats: Decimal) -> Decimal:
+    """Return what a charge includes for so many seats; a flat fee includes nothing."""
+    if isinstance(charge, Flat):
+        return Decimal(0)
+    included = Decimal(charge.included)
+    return multiply(included, seats) if charge.included_per_seat else included
+
+
+def for_seats(charge: Charge, seats: Decimal) -> Charge:
+    """Return the charge with what it includes for so many seats."""
+    if isinstance(charge, Flat) or not charge.included_per_seat:
+        return charge
+    included = quantity_text(included_for(charge, seats))
+    return msgspec.structs.replace(charge, included=included, included_per_seat=None)
 
 
 class Segment(NamedTuple):
