@@ -8,6 +8,7 @@ something changed, so whoever keeps a `Catalog` compares `version` before trusti
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ from convergio.catalog.model import (
     Definition,
     Plan,
     Price,
+    PriceTerms,
 )
 from convergio.infra import outbox, strict_yaml
 from convergio.infra.db import Tx
@@ -61,6 +63,17 @@ def prices(tx: Tx, price_ids: Collection[UUID]) -> Mapping[UUID, Price]:
     return store.read_prices_by_id(tx, price_ids)
 
 
+def negotiate(tx: Tx, terms: PriceTerms, customer_id: UUID, *, now: datetime) -> Price:
+    """Store a price that one customer alone has; the catalog never sells it.
+
+    Its key is made from what it replaces, so that no two are the same.
+    """
+    price_id = new_id(now)
+    own = replace(terms, key=f"{terms.key.split('@')[0]}@{price_id.hex[-12:]}", version=1)
+    store.insert_price(tx, own, price_id=price_id, now=now, customer_id=customer_id)
+    return store.read_prices_by_id(tx, [price_id])[price_id]
+
+
 def plan_change(tx: Tx, source: bytes) -> Change:
     """Return what `apply` would change, and change nothing.
 
@@ -97,6 +110,11 @@ def ensure_example(tx: Tx, *, now: datetime) -> Change | None:
     return apply(tx, EXAMPLE.read_bytes(), now=now) if store.is_empty(tx) else None
 
 
+def read_file(source: bytes) -> Definition:
+    """Return what a file describes, checked, without a database. Raises: Invalid naming a field."""
+    return _definition(source)
+
+
 def _definition(source: bytes) -> Definition:
     file = strict_yaml.typed(strict_yaml.read(source), CatalogFile, mends=MENDS)
     return rules.definition(file)
@@ -120,6 +138,7 @@ def _read(tx: Tx, at_version: int) -> Catalog:
             description=row.description,
             prices=tuple(sold.get(row.plan_key, ())),
             archived=row.archived,
+            add_on=row.add_on,
         )
         for row in store.read_plans(tx)
     ]
@@ -132,6 +151,7 @@ def _read(tx: Tx, at_version: int) -> Catalog:
         plans={plan.key: plan for plan in plans if not plan.archived},
         archived={plan.key: plan for plan in plans if plan.archived},
         prices_by_id=by_id,
+        minimums=store.read_minimums(tx),
     )
 
 
@@ -148,7 +168,7 @@ def _applied(tx: Tx, wanted: Definition, *, now: datetime) -> Change:
     retired = {price.key for price in dropped if not store.delete_price(tx, price.price_id)}
     _save(tx, stored, wanted, now=now)
     archived = _remove(tx, change)
-    store.save_state(tx, change.version, now=now)
+    store.save_state(tx, change.version, wanted.minimums, now=now)
     return rules.outcome(change, archived=archived, retired=retired)
 
 
@@ -164,9 +184,7 @@ def _save(tx: Tx, stored: Catalog, wanted: Definition, *, now: datetime) -> None
     for price in rules.unstored(stored, wanted):
         store.insert_price(tx, price, price_id=new_id(now), now=now)
     for position, plan in enumerate(wanted.plans.values()):
-        store.save_plan(
-            tx, plan.key, name=plan.name, description=plan.description, position=position
-        )
+        store.save_plan(tx, plan, position=position)
         store.insert_plan_price(
             tx,
             [

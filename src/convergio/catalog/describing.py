@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from convergio.catalog.model import MeterTerms, Plan, PlanTerms, PriceTerms
+from convergio.kernel.money import Money
 from convergio.kernel.quantity import quantity_text
 
 Described: TypeAlias = Mapping[str, str]
@@ -45,8 +46,23 @@ def price_text(price: PriceTerms) -> Described:
         **dict(_leaves("charge", msgspec.to_builtins(price.charge))),
         **({} if quota is None else {"quota.limit": quantity_text(quota.limit)}),
         **({} if quota is None else {"quota.hard": str(quota.hard).lower()}),
+        **({"quota.per_seat": "true"} if quota is not None and quota.per_seat else {}),
         **({} if quota is None else {"quota.alerts": ", ".join(map(str, quota.alerts))}),
+        **({"tax_category": price.tax_category} if price.tax_category != "standard" else {}),
+        **({"tax_inclusive": "true"} if price.tax_inclusive else {}),
+        **({"once": "true"} if price.once else {}),
+        **({"by": price.by} if price.by else {}),
+        **{
+            name: text
+            for value, charge in sorted(price.charges.items())
+            for name, text in _leaves(f"charges.{value}", msgspec.to_builtins(charge))
+        },
     }
+
+
+def minimum_text(minimum: Money) -> Described:
+    """Return the fields of what is the least that is asked for in a currency."""
+    return {"amount": minimum.text()}
 
 
 def plan_text(plan: Plan | PlanTerms) -> Described:
@@ -54,6 +70,7 @@ def plan_text(plan: Plan | PlanTerms) -> Described:
     return {
         "name": plan.name,
         **({"description": plan.description} if plan.description else {}),
+        **({"add_on": "true"} if plan.add_on else {}),
         "prices": ", ".join(price.label for price in plan.prices),
         **({"archived": "true"} if isinstance(plan, Plan) and plan.archived else {}),
     }

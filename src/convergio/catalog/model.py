@@ -17,6 +17,7 @@ from uuid import UUID
 
 import msgspec
 
+from convergio.kernel.money import Money
 from convergio.kernel.periods import Interval
 from convergio.rating.model import Charge
 
@@ -24,7 +25,7 @@ Aggregation = Literal["sum", "count", "max", "unique_count", "last"]
 Operator = Literal["in", "not_in", "exists"]
 Kind = Literal["fixed", "usage"]
 State = Literal["added", "changed", "removed", "retired", "archived", "unchanged"]
-What = Literal["event", "meter", "plan", "price", "order"]
+What = Literal["event", "meter", "plan", "price", "order", "minimum_charge"]
 
 # `\Z` and not `$`, which also matches before a last newline.
 Key = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}\Z")]
@@ -59,10 +60,20 @@ MENDS: Final[Mapping[str, str]] = {
     "version": "write a whole number from 1 on",
     "interval": "write day, week, month, quarter or year",
     "currency": "write an ISO 4217 code such as usd",
+    "minimum_charge": "write an amount for each currency, such as {usd: 0.50}",
     "meter": "write the key of a meter that `meters` lists",
     "quota": "write {limit: 50, hard: true}",
+    "tax_category": "write the category of a tax rate, such as standard or reduced",
+    "tax_inclusive": "write true where the price has the tax inside, else false",
+    "once": "write true for a fee that is charged a single time, else false",
+    "currencies": "write a charge for each further currency, such as eur: {model: flat, ...}",
+    "by": "write the name of a property that the meter's group_by lists, such as model",
+    "charges": "write a charge for each value, such as gpt-4o: {model: unit, unit: 0.02}",
+    "add_on": "write true for what a customer takes beside a plan, else false",
     "limit": "write a decimal number such as 50",
     "hard": "write true or false",
+    "per_seat": "write true where the limit is for each seat, else false",
+    "included_per_seat": "write true where the included quantity is for each seat, else false",
     "prices": "write a list of prices",
     "plans": "write a list of plans",
     "meters": "write a list of meters",
@@ -112,10 +123,14 @@ class MeterLine(_Line, frozen=True, kw_only=True):
 
 
 class QuotaLine(_Line, frozen=True, kw_only=True):
-    """How much a period may use, whether more is refused, and at which percentages to tell."""
+    """How much a period may use, whether more is refused, and at which percentages to tell.
+
+    A limit `per_seat` is for each seat of the subscription.
+    """
 
     limit: str
     hard: bool = False
+    per_seat: bool = False
     alerts: Annotated[tuple[Percent, ...], msgspec.Meta(max_length=20)] = ALERTS
 
 
@@ -129,7 +144,13 @@ class PriceLine(_Line, frozen=True, kw_only=True):
     currency: str | None = None
     meter: Key | None = None
     quota: QuotaLine | None = None
+    tax_category: Key = "standard"
+    tax_inclusive: bool = False
+    once: bool = False
     charge: Charge
+    currencies: Annotated[dict[str, Charge], msgspec.Meta(max_length=50)] = {}
+    by: Property | None = None
+    charges: Annotated[dict[Value, Charge], msgspec.Meta(max_length=200)] = {}
 
 
 class PlanLine(_Line, frozen=True, kw_only=True):
@@ -139,12 +160,14 @@ class PlanLine(_Line, frozen=True, kw_only=True):
     name: str
     description: str = ""
     prices: Annotated[tuple[PriceLine, ...], msgspec.Meta(max_length=50)] = ()
+    add_on: bool = False
 
 
 class CatalogFile(_Line, frozen=True, kw_only=True):
     """The whole file."""
 
     currency: str | None = None
+    minimum_charge: Annotated[dict[str, str], msgspec.Meta(max_length=50)] = {}
     events: Annotated[tuple[EventLine, ...], msgspec.Meta(max_length=1000)] = ()
     meters: Annotated[tuple[MeterLine, ...], msgspec.Meta(max_length=1000)] = ()
     plans: Annotated[tuple[PlanLine, ...], msgspec.Meta(max_length=1000)] = ()
@@ -197,16 +220,22 @@ class Meter(MeterTerms):
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """How much one period may use; a hard one refuses the next unit."""
+    """How much one period may use, each seat where it says so; a hard one refuses the next unit."""
 
     limit: Decimal
     hard: bool
     alerts: tuple[int, ...] = ALERTS
+    per_seat: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceTerms:
-    """What a price asks; `usage` where it has a meter, else `fixed`."""
+    """What a price asks; `usage` where it has a meter, else `fixed`.
+
+    `tax_category` names its rate in the tax file; a `tax_inclusive` price has the tax inside. A
+    price that is asked `once` is a fee when it begins. `charges` are for the values of the
+    dimension `by`, each with a sum of its own; `charge` is for all others together.
+    """
 
     key: str
     version: int
@@ -216,6 +245,15 @@ class PriceTerms:
     currency: str
     charge: Charge
     quota: Quota | None
+    tax_category: str = "standard"
+    tax_inclusive: bool = False
+    once: bool = False
+    by: str | None = None
+    charges: Mapping[str, Charge] = field(default_factory=dict)
+
+    def same_meter(self, other: "PriceTerms") -> bool:
+        """Say whether both would rate the same usage of one customer."""
+        return (self.meter_key, self.currency) == (other.meter_key, other.currency)
 
     @property
     def kind(self) -> Kind:
@@ -237,23 +275,36 @@ class Price(PriceTerms):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanTerms:
-    """What a plan sells."""
+    """What a plan sells; `paths` are the places of its prices in the file, below the plan's."""
 
     key: str
     name: str
     description: str
     prices: tuple[PriceTerms, ...]
+    add_on: bool = False
+    paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A stored plan with the prices that it sells today; an archived one sells none."""
+    """A stored plan with the prices that it sells today; an archived one sells none.
+
+    An `add_on` is what a customer takes beside a plan.
+    """
 
     key: str
     name: str
     description: str
     prices: tuple[Price, ...]
     archived: bool = False
+    add_on: bool = False
+
+    def in_currency(self, currency: str) -> tuple[Price, ...]:
+        """Return what it sells to who pays in a currency; all of it where that is nothing.
+
+        The caller then finds the other currency and says so.
+        """
+        return tuple(one for one in self.prices if one.currency == currency) or self.prices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,6 +314,7 @@ class Definition:
     events: Mapping[str, frozenset[str]]
     meters: Mapping[str, MeterTerms]
     plans: Mapping[str, PlanTerms]
+    minimums: Mapping[str, Money] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,7 +323,8 @@ class Catalog:
 
     `event_types` gives the properties to keep of each type: what the file declares and what its
     meters read (RULES 16). `plans` are those on sale; `archived` ones have subscribers only.
-    `prices_by_id` also holds prices that are pinned but no longer sold.
+    `prices_by_id` also holds prices that are pinned but no longer sold. What comes to less than
+    the currency's one of `minimums` is not asked for alone.
     """
 
     version: int
@@ -281,6 +334,7 @@ class Catalog:
     plans: Mapping[str, Plan]
     archived: Mapping[str, Plan]
     prices_by_id: Mapping[UUID, Price]
+    minimums: Mapping[str, Money] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,12 @@ SELECT version FROM catalog_state FOR SHARE;
 
 -- name: save_state!
 -- Store the version that an apply ends with.
-UPDATE catalog_state SET version = :version, applied_at = :now;
+UPDATE catalog_state
+SET version = :version, minimum_charge = :minimums::jsonb, applied_at = :now;
+
+-- name: read_minimums$
+-- The least that is asked for, in minor units by currency.
+SELECT minimum_charge FROM catalog_state;
 
 -- name: is_empty$
 -- Whether nothing was ever described.
@@ -47,12 +52,13 @@ FROM meter WHERE meter_id = :meter_id;
 
 -- name: read_plans
 -- Every plan, in the order of the file.
-SELECT plan_key, name, description, archived FROM plan ORDER BY position, plan_key;
+SELECT plan_key, name, description, archived, add_on FROM plan ORDER BY position, plan_key;
 
 -- name: read_prices
--- Every price version.
-SELECT price_id, price_key, version, name, meter_key, interval, currency, charge, quota
-FROM price ORDER BY price_key, version;
+-- Every price version but those that were negotiated.
+SELECT price_id, price_key, version, name, meter_key, interval, currency, charge, quota,
+    tax_category, tax_inclusive, once, dimension, charges
+FROM price WHERE customer_id IS NULL ORDER BY price_key, version;
 
 -- name: read_plan_prices
 -- What each plan sells today, in order.
@@ -60,7 +66,8 @@ SELECT plan_key, price_id FROM plan_price ORDER BY plan_key, position;
 
 -- name: read_prices_by_id
 -- The price versions with these ids.
-SELECT price_id, price_key, version, name, meter_key, interval, currency, charge, quota
+SELECT price_id, price_key, version, name, meter_key, interval, currency, charge, quota,
+    tax_category, tax_inclusive, once, dimension, charges
 FROM price WHERE price_id = ANY(:price_ids::uuid[]);
 
 -- name: save_event!
@@ -90,11 +97,11 @@ DELETE FROM meter WHERE meter_key = :meter_key;
 
 -- name: save_plan!
 -- Store a plan that is on sale.
-INSERT INTO plan (plan_key, name, description, position, archived)
-VALUES (:plan_key, :name, :description, :position, false)
+INSERT INTO plan (plan_key, name, description, position, archived, add_on)
+VALUES (:plan_key, :name, :description, :position, false, :add_on)
 ON CONFLICT (plan_key) DO UPDATE
 SET name = excluded.name, description = excluded.description, position = excluded.position,
-    archived = false;
+    archived = false, add_on = excluded.add_on;
 
 -- name: archive_plan!
 -- Take a plan off sale.
@@ -108,10 +115,11 @@ DELETE FROM plan WHERE plan_key = :plan_key;
 -- Store a price version, for ever.
 INSERT INTO price
     (price_id, price_key, version, name, kind, meter_key, interval, currency, charge, quota,
-     created_at)
+     tax_category, tax_inclusive, once, dimension, charges, customer_id, created_at)
 VALUES
     (:price_id, :price_key, :version, :name, :kind, :meter_key, :interval, :currency,
-     :charge::jsonb, :quota::jsonb, :now);
+     :charge::jsonb, :quota::jsonb, :tax_category, :tax_inclusive, :once, :dimension,
+     :charges::jsonb, :customer_id::uuid, :now);
 
 -- name: delete_price!
 -- Forget a price version that nobody pins; the foreign keys refuse any other.

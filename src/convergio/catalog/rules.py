@@ -13,11 +13,18 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Final, TypeVar
 
-from convergio.catalog.describing import Described, event_text, meter_text, plan_text, price_text
+from convergio.catalog.describing import (
+    Described,
+    event_text,
+    meter_text,
+    minimum_text,
+    plan_text,
+    price_text,
+)
 from convergio.catalog.model import (
-    DESCRIPTION_SIZE_MAX,
     EVER,
     METER_LEAD,
     Catalog,
@@ -34,24 +41,19 @@ from convergio.catalog.model import (
     Missing,
     Operator,
     Plan,
-    PlanLine,
     PlanTerms,
     Price,
-    PriceLine,
     PriceTerms,
-    Quota,
-    QuotaLine,
     State,
     Unusable,
     What,
 )
+from convergio.catalog.selling import plan_terms, read
 from convergio.kernel.errors import Conflict, Invalid
-from convergio.kernel.money import exponent
+from convergio.kernel.money import Money
 from convergio.kernel.quantity import parse_quantity, quantity_text
 from convergio.kernel.text import check_text
-from convergio.rating.model import Seat
 
-Read = TypeVar("Read")
 Thing = TypeVar("Thing")
 
 ONE: Final = Decimal(1)
@@ -143,10 +145,22 @@ def definition(file: CatalogFile) -> Definition:
         line.key: _meter(line, f"meters[{place}]", events) for place, line in enumerate(file.meters)
     }
     plans = {
-        line.key: _plan(line, f"plans[{place}]", meters, file.currency)
+        line.key: plan_terms(line, f"plans[{place}]", meters, file.currency)
         for place, line in enumerate(file.plans)
     }
-    return Definition(events=events, meters=meters, plans=plans)
+    return Definition(events=events, meters=meters, plans=plans, minimums=_minimums(file))
+
+
+def _minimums(file: CatalogFile) -> Mapping[str, Money]:
+    """Return the least that is asked for, by currency."""
+    minimums = {}
+    for currency, amount in sorted(file.minimum_charge.items()):
+        where = f"minimum_charge.{currency}"
+        money = read(partial(Money.parse, currency=currency), amount, where)
+        if money.minor <= 0:
+            raise Invalid("write an amount above zero, or leave it out", field=where)
+        minimums[currency] = money
+    return minimums
 
 
 def _distinct(keys: Sequence[tuple[str, str]]) -> None:
@@ -187,7 +201,7 @@ def _meter(line: MeterLine, path: str, events: Mapping[str, object]) -> MeterTer
         event_type=line.event,
         aggregation=line.aggregation,
         value=line.value,
-        default=None if default is None else _read(parse_quantity, default, f"{path}.default"),
+        default=None if default is None else read(parse_quantity, default, f"{path}.default"),
         filters=tuple(filters),
         group_by=line.group_by,
         version=line.version,
@@ -209,76 +223,6 @@ def _filters(name: str, line: ConditionLine, path: str) -> Iterator[Filter]:
             yield Filter(name, operator, tuple(sorted(set(values))))
 
 
-def _plan(
-    line: PlanLine, path: str, meters: Mapping[str, MeterTerms], currency: str | None
-) -> PlanTerms:
-    prices: list[PriceTerms] = []
-    for place, price_line in enumerate(line.prices):
-        where = f"{path}.prices[{place}]"
-        price = _price(price_line, where, meters, currency)
-        if prices and prices[0].currency != price.currency:
-            detail = f"the plan also sells in {prices[0].currency}; write a plan for each"
-            raise Invalid(detail, code="mixed_currency", field=f"{where}.currency")
-        if price.meter_key and any(price.meter_key == other.meter_key for other in prices):
-            detail = f"the plan prices meter '{price.meter_key}' twice; put both in one charge"
-            raise Invalid(detail, code="meter_priced_twice", field=f"{where}.meter")
-        prices.append(price)
-    description = line.description.strip()  # a block of text ends with a line feed
-    if description:
-        check_text(
-            description, field=f"{path}.description", size_max=DESCRIPTION_SIZE_MAX, lines=True
-        )
-    return PlanTerms(
-        key=line.key,
-        name=check_text(line.name, field=f"{path}.name"),
-        description=description,
-        prices=tuple(prices),
-    )
-
-
-def _price(
-    line: PriceLine, path: str, meters: Mapping[str, MeterTerms], fallback: str | None
-) -> PriceTerms:
-    currency = line.currency or fallback
-    if currency is None:
-        detail = "no currency is given; add currency: usd here or at the top of the file"
-        raise Invalid(detail, code="missing_currency", field=f"{path}.currency")
-    _read(exponent, currency, f"{path}.currency" if line.currency else "currency")
-    if line.meter is not None and line.meter not in meters:
-        detail = f"there is no meter '{line.meter}'; list it under meters or correct the name"
-        raise Invalid(detail, code="unknown_meter", field=f"{path}.meter")
-    if line.meter is not None and isinstance(line.charge, Seat):
-        detail = "a seat charge counts seats, not usage; remove the meter or charge by unit"
-        raise Invalid(detail, code="seat_with_meter", field=f"{path}.meter")
-    if line.meter is None and line.quota is not None:
-        detail = "a quota limits a meter; name the price's meter or remove the quota"
-        raise Invalid(detail, code="quota_without_meter", field=f"{path}.quota")
-    return PriceTerms(
-        key=line.key,
-        version=line.version,
-        name=check_text(line.name, field=f"{path}.name"),
-        meter_key=line.meter,
-        interval=line.interval,
-        currency=currency,
-        charge=line.charge,
-        quota=_quota(line.quota, f"{path}.quota"),
-    )
-
-
-def _quota(line: QuotaLine | None, path: str) -> Quota | None:
-    if line is None:
-        return None
-    limit = _read(parse_quantity, line.limit, f"{path}.limit")
-    return Quota(limit, line.hard, tuple(sorted(set(line.alerts))))
-
-
-def _read(reader: Callable[[str], Read], text: str, path: str) -> Read:
-    try:
-        return reader(text)
-    except Invalid as error:
-        raise Invalid(error.detail, code=error.code, field=path) from None
-
-
 def difference(stored: Catalog, wanted: Definition) -> Change:
     """Compare field by field. A removed entry may become `retired` or `archived` when saved.
 
@@ -291,6 +235,11 @@ def difference(stored: Catalog, wanted: Definition) -> Change:
         *_entries("event", _each(event_text, stored.declared), _each(event_text, wanted.events)),
         *_entries("meter", _each(meter_text, stored.meters), _each(meter_text, wanted.meters)),
         *_entries("price", _each(price_text, old_prices), _each(price_text, prices)),
+        *_entries(
+            "minimum_charge",
+            _each(minimum_text, stored.minimums),
+            _each(minimum_text, wanted.minimums),
+        ),
         *_entries("plan", _each(plan_text, plans), _each(plan_text, wanted.plans)),
         *_order(list(stored.plans), list(wanted.plans)),
     )
@@ -429,7 +378,7 @@ def _latest(stored: Catalog) -> Mapping[str, int]:
 def _placed_prices(wanted: Definition) -> Iterator[tuple[str, PriceTerms]]:
     for i, plan in enumerate(wanted.plans.values()):
         for j, price in enumerate(plan.prices):
-            yield f"plans[{i}].prices[{j}]", price
+            yield f"plans[{i}].{plan.paths[j] if plan.paths else f'prices[{j}]'}", price
 
 
 def _sold(plans: Mapping[str, Plan] | Mapping[str, PlanTerms]) -> Mapping[str, PriceTerms]:

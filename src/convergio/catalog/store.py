@@ -22,12 +22,14 @@ from convergio.catalog.model import (
     Meter,
     MeterTerms,
     OldDefinition,
+    PlanTerms,
     Price,
     PriceTerms,
     Quota,
 )
 from convergio.infra import sql
 from convergio.infra.db import Tx
+from convergio.kernel.money import Money
 from convergio.kernel.periods import Interval
 from convergio.rating.model import Charge
 
@@ -80,6 +82,7 @@ class PlanRow:
     name: str
     description: str
     archived: bool
+    add_on: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,11 @@ class PriceRow:
     currency: str
     charge: dict[str, Any]
     quota: dict[str, Any] | None
+    tax_category: str
+    tax_inclusive: bool
+    once: bool
+    dimension: str | None
+    charges: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +133,16 @@ def share_state(tx: Tx) -> int:
     return tx.value(_QUERIES["share_state"]) or 0
 
 
-def save_state(tx: Tx, version: int, *, now: datetime) -> None:
-    """Store the version that an apply ends with."""
-    tx.run(_QUERIES["save_state"], version=version, now=now)
+def save_state(tx: Tx, version: int, minimums: Mapping[str, Money], *, now: datetime) -> None:
+    """Store the version that an apply ends with, and the least that is asked for."""
+    amounts = {currency: money.minor for currency, money in minimums.items()}
+    tx.run(_QUERIES["save_state"], version=version, minimums=_json(amounts), now=now)
+
+
+def read_minimums(tx: Tx) -> dict[str, Money]:
+    """Return the least that is asked for, by currency."""
+    found: dict[str, int] = tx.value(_QUERIES["read_minimums"]) or {}
+    return {currency: Money(minor, currency) for currency, minor in found.items()}
 
 
 def is_empty(tx: Tx) -> bool:
@@ -223,14 +238,15 @@ def delete_meter(tx: Tx, meter_key: str) -> bool:
     return _deleted(tx, _QUERIES["delete_meter"], meter_key=meter_key)
 
 
-def save_plan(tx: Tx, plan_key: str, *, name: str, description: str, position: int) -> None:
+def save_plan(tx: Tx, plan: PlanTerms, *, position: int) -> None:
     """Store a plan that is on sale."""
     tx.run(
         _QUERIES["save_plan"],
-        plan_key=plan_key,
-        name=name,
-        description=description,
+        plan_key=plan.key,
+        name=plan.name,
+        description=plan.description,
         position=position,
+        add_on=plan.add_on,
     )
 
 
@@ -244,8 +260,10 @@ def delete_plan(tx: Tx, plan_key: str) -> bool:
     return _deleted(tx, _QUERIES["delete_plan"], plan_key=plan_key)
 
 
-def insert_price(tx: Tx, price: PriceTerms, *, price_id: UUID, now: datetime) -> None:
-    """Store a price version, for ever."""
+def insert_price(
+    tx: Tx, price: PriceTerms, *, price_id: UUID, now: datetime, customer_id: UUID | None = None
+) -> None:
+    """Store a price version, for ever; one that was negotiated with a customer is theirs alone."""
     tx.run(
         _QUERIES["insert_price"],
         price_id=price_id,
@@ -258,6 +276,12 @@ def insert_price(tx: Tx, price: PriceTerms, *, price_id: UUID, now: datetime) ->
         currency=price.currency,
         charge=_json(price.charge),
         quota=None if price.quota is None else _json(price.quota),
+        tax_category=price.tax_category,
+        tax_inclusive=price.tax_inclusive,
+        once=price.once,
+        dimension=price.by,
+        charges=_json(price.charges),
+        customer_id=customer_id,
         now=now,
     )
 
@@ -317,4 +341,9 @@ def _price(row: PriceRow) -> Price:
         currency=row.currency,
         charge=msgspec.convert(row.charge, Charge),
         quota=None if row.quota is None else msgspec.convert(row.quota, Quota),
+        tax_category=row.tax_category,
+        tax_inclusive=row.tax_inclusive,
+        once=row.once,
+        by=row.dimension,
+        charges={value: msgspec.convert(charge, Charge) for value, charge in row.charges.items()},
     )

@@ -1,18 +1,23 @@
 """Make and find customers. Personal data go through the keyring on their way in and out."""
 
+import json
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from typing import Final, Unpack
 from uuid import UUID
+
+import msgspec
 
 from convergio.crypto.actions import Keyring
 from convergio.customers import personal as columns
 from convergio.customers import rules, store
 from convergio.customers.errors import CustomerExists, CustomerNotFound
-from convergio.customers.model import Customer, Personal, SealedPersonal
+from convergio.customers.model import Customer, Details, Personal, SealedPersonal
 from convergio.infra import outbox
 from convergio.infra.db import Tx
 from convergio.infra.ids import new_id
+from convergio.kernel.errors import Invalid
 
 PAGE_SIZE_MAX: Final = 100
 
@@ -24,34 +29,74 @@ def create(
     key: str,
     now: datetime,
     currency: str = "usd",
-    name: str | None = None,
-    email: str | None = None,
-    address: str | None = None,
-    tax_id: str | None = None,
-    country: str | None = None,
-    locale: str = "en",
+    **details: Unpack[Details],
 ) -> Customer:
     """Make one customer.
 
     Emits: customer.created. Raises: CustomerExists, Invalid.
     """
-    personal = Personal(name=name, email=email, address=address, tax_id=tax_id)
-    rules.check_account(currency=currency, country=country, locale=locale)
-    rules.check_personal(personal)
-    customer = Customer(
-        customer_id=new_id(now),
-        customer_key=rules.check_key(key),
-        currency=currency,
-        country=country,
-        locale=locale,
-        created_at=now,
-        updated_at=now,
+    personal = rules.personal_of(details)
+    customer = rules.account_of(
+        Customer(
+            customer_id=new_id(now),
+            customer_key=rules.check_key(key),
+            currency=currency,
+            country=None,
+            locale="en",
+            created_at=now,
+            updated_at=now,
+        ),
+        details,
     )
+    rules.check_party(personal, customer.country)
     if not store.insert_directory(tx, {key: customer.customer_id}):
         raise CustomerExists
     store.insert_customer(tx, customer, _sealed(tx, keyring, customer.customer_id, personal))
     outbox.emit_many(tx, [_created(customer.customer_id)], now=now)
     return customer
+
+
+def update(
+    tx: Tx, keyring: Keyring, customer_id: UUID, *, now: datetime, **details: Unpack[Details]
+) -> Customer:
+    """Change what is known of a customer; what is not named stays, and None forgets it.
+
+    Invoices that are issued keep what they say. Another tax id is one that nobody has verified.
+    Locks: the customer. Emits: customer.updated. Raises: CustomerNotFound, Invalid.
+    """
+    locked = store.lock_customer(tx, customer_id)
+    if locked is None:
+        raise CustomerNotFound
+    before = personal(tx, keyring, customer_id)
+    after = rules.personal_of(details, before)
+    changed = rules.account_of(replace(locked, updated_at=now), details)
+    rules.check_party(after, changed.country)
+    if after.tax_id != before.tax_id:
+        changed = replace(changed, tax_id_verified_at=None)
+    store.save_customer(tx, changed, _sealed(tx, keyring, customer_id, after))
+    outbox.emit(tx, "customer.updated", customer_id=customer_id, subject=customer_id, now=now)
+    return changed
+
+
+def set_tax_id_verified(
+    tx: Tx, keyring: Keyring, customer_id: UUID, *, verified: bool, now: datetime
+) -> Customer:
+    """Keep that the tax id was seen to be real and theirs at `now`, or that it is not.
+
+    Locks: the customer. Emits: customer.updated. Raises: CustomerNotFound; Invalid without a tax
+    id.
+    """
+    locked = store.lock_customer(tx, customer_id)
+    if locked is None:
+        raise CustomerNotFound
+    known = personal(tx, keyring, customer_id)
+    if verified and known.tax_id is None:
+        detail = "the customer has no tax id; write it first: convergio customer update --tax-id"
+        raise Invalid(detail, code="no_tax_id", field="tax_id")
+    changed = replace(locked, tax_id_verified_at=now if verified else None, updated_at=now)
+    store.save_customer(tx, changed, _sealed(tx, keyring, customer_id, known))
+    outbox.emit(tx, "customer.updated", customer_id=customer_id, subject=customer_id, now=now)
+    return changed
 
 
 def create_many(
@@ -148,11 +193,17 @@ def _opened(tx: Tx, keyring: Keyring, customer_id: UUID, sealed: SealedPersonal)
             return None
         return keyring.open(tx, customer_id, columns.TABLE, column, customer_id, value)
 
+    def group(column: str, value: bytes | None) -> dict[str, str]:
+        text = opened(column, value)
+        return {} if text is None else msgspec.json.decode(text, type=dict[str, str])
+
     return Personal(
         name=opened(columns.NAME, sealed.sealed_name),
         email=opened(columns.EMAIL, sealed.sealed_email),
         address=opened(columns.ADDRESS, sealed.sealed_address),
         tax_id=opened(columns.TAX_ID, sealed.sealed_tax_id),
+        **group(columns.POSTAL, sealed.sealed_postal),
+        **group(columns.ROUTING, sealed.sealed_routing),
     )
 
 
@@ -162,6 +213,10 @@ def _sealed(tx: Tx, keyring: Keyring, customer_id: UUID, clear: Personal) -> Sea
             return None
         return keyring.seal(tx, customer_id, columns.TABLE, column, customer_id, value)
 
+    def group(column: str, fields: Sequence[str]) -> bytes | None:
+        known = {name: value for name in fields if (value := getattr(clear, name)) is not None}
+        return sealed(column, json.dumps(known, ensure_ascii=False)) if known else None
+
     email = clear.email
     return SealedPersonal(
         sealed_name=sealed(columns.NAME, clear.name),
@@ -169,6 +224,8 @@ def _sealed(tx: Tx, keyring: Keyring, customer_id: UUID, clear: Personal) -> Sea
         sealed_address=sealed(columns.ADDRESS, clear.address),
         sealed_tax_id=sealed(columns.TAX_ID, clear.tax_id),
         email_index=None if email is None else keyring.blind_index(tx, columns.EMAIL, email),
+        sealed_postal=group(columns.POSTAL, columns.POSTAL_FIELDS),
+        sealed_routing=group(columns.ROUTING, columns.ROUTING_FIELDS),
     )
 
 

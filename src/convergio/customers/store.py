@@ -29,6 +29,18 @@ def insert_customer(tx: Tx, customer: Customer, sealed: SealedPersonal) -> None:
     tx.run(QUERIES["insert_customer"], **asdict(customer), **asdict(sealed))
 
 
+def lock_customer(tx: Tx, customer_id: UUID) -> Customer | None:
+    """Return one customer, held against other changes of it."""
+    return tx.one(QUERIES["lock_customer"], Customer, customer_id=customer_id)
+
+
+def save_customer(tx: Tx, customer: Customer, sealed: SealedPersonal) -> None:
+    """Keep what may change of a customer."""
+    fixed = {"customer_key", "currency", "created_at"}
+    values = {name: value for name, value in asdict(customer).items() if name not in fixed}
+    tx.run(QUERIES["save_customer"], **values, **asdict(sealed))
+
+
 def copy_customers(tx: Tx, customers: Iterable[Customer]) -> None:
     """Load new customers that have no personal data yet."""
     rows = (

@@ -6,16 +6,15 @@ the order spend cap, window; a reservation that waits for its window is passed o
 for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
-from convergio.catalog import actions as catalog_actions
-from convergio.catalog.model import Meter
-from convergio.entitlements import leases, rules, spending, store
+from convergio.entitlements import grants, leases, quick, rules, spending, store
+from convergio.entitlements.errors import HasRepeats, not_countable, other_ask
 from convergio.entitlements.model import (
     Allowed,
     Ask,
@@ -23,6 +22,7 @@ from convergio.entitlements.model import (
     Denied,
     QuotaState,
     Reason,
+    Refused,
     Reservation,
 )
 from convergio.infra import ids
@@ -41,6 +41,7 @@ from convergio.subscriptions import actions as subscriptions
 SOURCE: Final = "convergio:reservation"
 _TRIES: Final = 8
 _SWEEP_SIZE: Final = 500
+_BARRED_MAX: Final = 100_000
 # by window: the places of asks in their batch, and their quantities
 _Asked = Sequence[tuple[Window, Sequence[tuple[int, Decimal]]]]
 
@@ -53,24 +54,75 @@ class Gate:
         self._database = database
         self._ingestor = ingestor
         self._hold = timedelta(seconds=hold_seconds)
+        self._barred: set[UUID] = set()  # who went the careful way last time, and will again
         self.leases = leases.Leases(database, ingestor, _expire_stale)
 
     def authorize(self, asks: Sequence[Ask], *, now: datetime) -> list[Decision]:
-        """Decide and hold, in one transaction for all asks, in order of arrival.
+        """Decide and hold; each window's asks in order of arrival.
 
-        Raises: Unavailable; nothing is held then.
+        Raises: Unavailable; what was held by then nobody was told of, and it expires.
         """
+        decided, repeats = _without_repeats(asks)
         for _ in range(_TRIES):
-            wanted = [(ask.customer_key, ask.meter_key) for ask in asks]
-            windows = self._ingestor.windows(wanted, now=now)
+            left = [at for at, decision in enumerate(decided) if decision is None]
+            left = [at for at in left if at not in repeats]
+            wanted = [(asks[at].customer_key, asks[at].meter_key) for at in left]
+            windows = dict(zip(left, self._ingestor.windows(wanted, now=now), strict=True))
             try:
-                with self._database.transaction() as tx:
-                    return self._decide(tx, asks, windows, now=now)
-            except Contended:
+                if not self._take(asks, windows, decided, now=now):
+                    continue
+                rest = [at for at in left if decided[at] is None]
+                if rest:
+                    some = [asks[at] for at in rest]
+                    with self._database.transaction() as tx:
+                        found = self._decide(tx, some, [windows[at] for at in rest], now=now)
+                    for at, decision in zip(rest, found, strict=True):
+                        decided[at] = decision
+            except (Contended, HasRepeats):
                 continue
             except WindowsChanged as changed:
                 self._ingestor.forget(changed.customers)
+                continue
+            for later, first in repeats.items():
+                decided[later] = decided[later] or decided[first]
+            return [decision for decision in decided if decision is not None]
         raise Unavailable("plans change faster than this can be decided", code="contended")
+
+    def _take(
+        self,
+        asks: Sequence[Ask],
+        windows: Mapping[int, Window | None],
+        decided: list[Decision | None],
+        *,
+        now: datetime,
+    ) -> bool:
+        """Decide what may go the short way; False when more than was known may not.
+
+        Raises: as `quick.take`; after HasRepeats all go the careful way.
+        """
+        wishes: dict[int, quick.Wish] = {}
+        for at, window in windows.items():
+            if window is None or window.shared or window.customer.customer_id in self._barred:
+                continue
+            if rules.is_countable(self._ingestor.meter_plan(asks[at].meter_key), asks[at].quantity):
+                chosen = asks[at].reservation_id or ids.new_id(now)
+                wishes[at] = quick.Wish(window, asks[at].quantity, chosen)
+        if not wishes:
+            return True
+        some = {wish.window.customer.customer_id for wish in wishes.values()}
+        until = now + self._hold
+        try:
+            barred = quick.take(self._database, list(wishes.values()), now=now, expires_at=until)
+        except HasRepeats:
+            barred = some
+        if len(self._barred) > _BARRED_MAX:
+            self._barred.clear()
+        self._barred |= barred
+        if barred:
+            return False
+        for at, wish in wishes.items():
+            decided[at] = Allowed(wish.window.customer.customer_id, wish.reservation_id, until)
+        return True
 
     def _decide(
         self,
@@ -80,8 +132,10 @@ class Gate:
         *,
         now: datetime,
     ) -> list[Decision]:
+        """Decide the careful way: who was answered before gets the same answer."""
         decisions: list[Decision] = [Denied(Reason.LIMIT_REACHED) for _ in asks]
-        grouped = self._may(tx, asks, windows, decisions)
+        again = _again(tx, asks, windows, decisions)
+        grouped = self._may(tx, asks, windows, decisions, done=again)
         customer_ids = {window.customer.customer_id for window in grouped}
         accounts = spending.lock_accounts(tx, customer_ids, now=now)
         for window, places in grouped.items():
@@ -90,22 +144,30 @@ class Gate:
                 if account and not account.take(window.meter_id, asks[at].quantity):
                     decisions[at] = Denied(Reason.SPEND_CAP, resets_at=instant(window.end))
                     places.remove(at)
-        made = []
         asked = [
             (window, [(at, asks[at].quantity) for at in places])
             for window, places in grouped.items()
             if places
         ]
         held = _held(tx, asked, decisions, now=now)
-        for window, few in asked:
-            for at, quantity in few:
-                if at in held:
-                    made.append(self._reservation(window, quantity, now=now))
-                    decisions[at] = Allowed(
-                        made[-1].customer_id, made[-1].reservation_id, made[-1].expires_at
-                    )
+        made = [
+            (at, self._reservation(window, asks[at], now=now))
+            for window, few in asked
+            for at, _ in few
+            if at in held
+        ]
+        for at, one in made:
+            decisions[at] = Allowed(one.customer_id, one.reservation_id, one.expires_at)
         if made:
-            store.copy_reservations(tx, made)
+            store.copy_reservations(tx, [one for _, one in made])
+        _again(tx, asks, windows, decisions)  # made by another process while this one waited
+        free = customer_ids - accounts.keys()
+        denied = {
+            w.customer.customer_id
+            for w, d in zip(windows, decisions, strict=True)
+            if w and not isinstance(d, Allowed)
+        }
+        self._barred -= free - denied
         return decisions
 
     def _may(
@@ -114,31 +176,38 @@ class Gate:
         asks: Sequence[Ask],
         windows: Sequence[Window | None],
         decisions: list[Decision],
+        *,
+        done: Collection[int],
     ) -> dict[Window, list[int]]:
         """Return the asks of known meters and customers with access by window; deny the others."""
         customer_ids = {window.customer.customer_id for window in windows if window}
         status = subscriptions.live_status(tx, sorted(customer_ids))
         grouped: dict[Window, list[int]] = {}
         for at, window in enumerate(windows):
+            meter_key = asks[at].meter_key
+            if at in done:
+                continue
             if window is None:
-                known = self._ingestor.knows_meter(asks[at].meter_key)
+                known = self._ingestor.knows_meter(meter_key)
                 reason = Reason.UNKNOWN_CUSTOMER if known else Reason.UNKNOWN_METER
                 decisions[at] = Denied(reason)
                 continue
             refused = rules.refusal(rules.access(status.get(window.customer.customer_id)))
-            if refused is not None:
+            if not rules.is_countable(self._ingestor.meter_plan(meter_key), asks[at].quantity):
+                decisions[at] = Refused(not_countable(meter_key))
+            elif refused is not None:
                 decisions[at] = Denied(refused)
             else:
                 grouped.setdefault(window, []).append(at)
         return grouped
 
-    def _reservation(self, window: Window, quantity: Decimal, *, now: datetime) -> Reservation:
+    def _reservation(self, window: Window, ask: Ask, *, now: datetime) -> Reservation:
         return Reservation(
             customer_id=window.customer.customer_id,
-            reservation_id=ids.new_id(now),
+            reservation_id=ask.reservation_id or ids.new_id(now),
             meter_id=window.meter_id,
             start_at=window.starts_at,
-            quantity=quantity,
+            quantity=ask.quantity,
             state="open",
             made_at=now,
             expires_at=now + self._hold,
@@ -160,9 +229,13 @@ class Gate:
         means all of it. The same commit twice is one commit. Locks: the reservation. Raises:
         NotFound, Conflict when it was released or committed with another quantity.
         """
-        with self._database.transaction() as tx:
-            found = _find(tx, self._customer(customer_key, now=now), reservation_id)
-            meter = _meter(tx, found.meter_id)
+        customer_id = self._customer(customer_key, now=now)
+        with self._database.pipelined() as tx:
+            [look] = tx.together(
+                store.look_reservation_up(customer_id, reservation_id), commit=True
+            )
+        found = _there(look)
+        meter = self._ingestor.meter(found.meter_id, now=now)
         quantity = found.quantity if actual is None else actual
         data = event_data(meter, quantity)
         if data is None and quantity:
@@ -174,8 +247,7 @@ class Gate:
             settled[:] = [_commit(tx, found.customer_id, reservation_id, quantity, now=now)]
 
         if not quantity:
-            with self._database.transaction() as tx:
-                settle(tx)
+            self._database.insist(settle)
             return settled[0]
         event = Event(
             id=ids.typeid("rsv", reservation_id),
@@ -197,11 +269,15 @@ class Gate:
 
         Raises: NotFound, Conflict when it was committed.
         """
-        with self._database.transaction() as tx:
-            found = _lock(tx, self._customer(customer_key, now=now), reservation_id)
+        customer_id = self._customer(customer_key, now=now)
+
+        def let_go(tx: Tx) -> Reservation:
+            found = _lock(tx, customer_id, reservation_id)
             if found.state == "committed":
                 raise Conflict("it was committed already; void the usage instead", code="committed")
             return _close(tx, [found], "released", None, now=now)[0]
+
+        return self._database.insist(let_go)
 
     def quota(self, customer_key: str, meter_key: str, *, now: datetime) -> QuotaState:
         """Return a quota as it stands. Raises: NotFound for a customer or meter."""
@@ -237,6 +313,48 @@ class Gate:
         return found
 
 
+def _without_repeats(asks: Sequence[Ask]) -> tuple[list[Decision | None], dict[int, int]]:
+    """Return the asks that are in the batch twice as (later, first), and refuse what differs."""
+    decided: list[Decision | None] = [None] * len(asks)
+    repeats: dict[int, int] = {}
+    seen: dict[tuple[str, UUID], int] = {}
+    for at, ask in enumerate(asks):
+        if ask.reservation_id is None:
+            continue
+        first = seen.setdefault((ask.customer_key, ask.reservation_id), at)
+        if first != at:
+            repeats[at] = first
+            if ask != asks[first]:
+                decided[at] = Refused(other_ask())
+    return decided, repeats
+
+
+def _again(
+    tx: Tx,
+    asks: Sequence[Ask],
+    windows: Sequence[Window | None],
+    decisions: list[Decision],
+) -> set[int]:
+    """Give those whose reservation is there already its answer; return which asks they are."""
+    chosen = [
+        (at, (window.customer.customer_id, ask.reservation_id), window.meter_id)
+        for at, (ask, window) in enumerate(zip(asks, windows, strict=True))
+        if window is not None
+        and ask.reservation_id is not None
+        and not isinstance(decisions[at], Allowed)
+    ]
+    known = store.find_reservations(tx, [key for _, key, _ in chosen]) if chosen else {}
+    found = set()
+    for at, key, meter_id in chosen:
+        stored = known.get(key)
+        if stored is not None:
+            is_same = (stored.meter_id, stored.quantity) == (meter_id, asks[at].quantity)
+            answer = Allowed(stored.customer_id, stored.reservation_id, stored.expires_at)
+            decisions[at] = answer if is_same else Refused(other_ask())
+            found.add(at)
+    return found
+
+
 def _held(
     tx: Tx,
     asked: _Asked,
@@ -248,7 +366,7 @@ def _held(
 
     What does not fit is denied, with when to ask again.
     """
-    held = _try_hold(tx, asked)
+    held = _try_hold(tx, asked, now=now)
     short = [(window, places) for window, places in asked if not held.issuperset(dict(places))]
     if not short:
         return held
@@ -264,9 +382,9 @@ def _held(
         back = add_up(quantity for at, quantity in places if at in held)
         if back:
             place = (window.customer.customer_id, window.meter_id, window.starts_at)
-            metering.give_back(tx, [(*place, back)])
+            metering.give_back(tx, [(*place, back)], now=now)
         held -= {at for at, _ in places}
-    held |= _try_hold(tx, freed)
+    held |= _try_hold(tx, freed, now=now)
     rows = {(row.customer_id, row.meter_id): row for row in metering.windows_at(tx, ids_, now)}
     for window, places in short:
         row = rows[window.customer.customer_id, window.meter_id]
@@ -276,11 +394,12 @@ def _held(
     return held
 
 
-def _try_hold(tx: Tx, asked: _Asked) -> set[int]:
+def _try_hold(tx: Tx, asked: _Asked, *, now: datetime) -> set[int]:
     """Hold what fits of each window, in order, and return which asks did."""
     answers = metering.hold(
         tx, [(window, [quantity for _, quantity in places]) for window, places in asked]
     )
+    metering.follow(tx, [window for window, _ in asked], now=now)
     return {
         place[0]
         for (_, places), fits in zip(asked, answers, strict=True)
@@ -298,21 +417,15 @@ def _expire_stale(
     return bool(stale)
 
 
-def _find(tx: Tx, customer_id: UUID, reservation_id: UUID) -> Reservation:
-    return _lock(tx, customer_id, reservation_id)
-
-
 def _lock(tx: Tx, customer_id: UUID, reservation_id: UUID) -> Reservation:
-    found = store.lock_reservation(tx, customer_id, reservation_id)
+    return _there(store.lock_reservation(tx, customer_id, reservation_id))
+
+
+def _there(found: Reservation | None) -> Reservation:
     if found is None:
         detail = "there is no such reservation of this customer"
         raise NotFound(detail, code="unknown_reservation", field="reservation")
     return found
-
-
-def _meter(tx: Tx, meter_id: int) -> Meter:
-    meters = catalog_actions.current(tx).meters.values()
-    return next(meter for meter in meters if meter.meter_id == meter_id)
 
 
 def _commit(
@@ -340,7 +453,7 @@ def _close(
     """Give back what open reservations hold and write what became of them."""
     open_ones = [row for row in found if row.state == "open"]
     held = [(row.customer_id, row.meter_id, row.start_at, row.quantity) for row in open_ones]
-    metering.give_back(tx, held)
+    metering.give_back(tx, held, now=now)
     closed = [
         replace(row, state=state, settled_at=now, settled=settled)
         if row.state == "open" or state == "committed"
@@ -357,19 +470,26 @@ def sweep(database: Database, *, now: datetime) -> int:
     Reservations whose time is over, and leases whose window has ended.
     """
     leases.sweep(database, now=now)
+
+    def expire(tx: Tx) -> int:
+        due = store.lock_due_reservations(tx, now=now, size=_SWEEP_SIZE)
+        _close(tx, due, "expired", None, now=now)
+        return len(due)
+
     expired = 0
     while True:
-        with database.transaction() as tx:
-            due = store.lock_due_reservations(tx, now=now, size=_SWEEP_SIZE)
-            _close(tx, due, "expired", None, now=now)
-        expired += len(due)
-        if len(due) < _SWEEP_SIZE:
+        count = database.insist(expire)
+        expired += count
+        if count < _SWEEP_SIZE:
             return expired
 
 
 def verify(tx: Tx) -> list[Difference]:
-    """Return windows whose reserved quantity is not what their open promises hold."""
-    return [
+    """Return windows whose reserved quantity is not what their open promises hold.
+
+    And customers whose schedule has other credits than their grants say.
+    """
+    reserved = [
         Difference(
             where=f"reserved by customer {row.customer_id} from {instant_text(row.start_at)}",
             expected=plain(row.expected),
@@ -377,3 +497,4 @@ def verify(tx: Tx) -> list[Difference]:
         )
         for row in store.differing_reserved(tx)
     ]
+    return reserved + grants.verify(tx)

@@ -1,7 +1,7 @@
-"""What a node is told when its report does not fit its lease."""
+"""What a caller is told when an ask, or a node's report, does not fit what is there."""
 
 from convergio.entitlements.model import Lease
-from convergio.kernel.errors import Conflict, NotFound
+from convergio.kernel.errors import Conflict, Invalid, NotFound
 from convergio.kernel.periods import instant_text
 from convergio.kernel.quantity import quantity_text
 
@@ -45,3 +45,42 @@ def other_lease() -> Conflict:
     """Say that the id belongs to a lease of another meter."""
     detail = "this id is a lease of another meter; make a new id for each lease"
     return Conflict(detail, code="other_lease", field="lease")
+
+
+def other_ask() -> Conflict:
+    """Say that this id was used for another meter or quantity."""
+    detail = "this id was used to ask for something else; give each authorization its own"
+    return Conflict(detail, code="other_body", field="id")
+
+
+def not_countable(meter_key: str) -> Invalid:
+    """Say that this quantity could never be committed: each event of the meter counts as one."""
+    detail = f"the meter '{meter_key}' counts one an event; ask for 1, once for each event"
+    return Invalid(detail, code="bad_quantity", field="quantity")
+
+
+class HasRepeats(Exception):
+    """A reservation with this id was made meanwhile; the transaction is lost."""
+
+
+def unknown_grant() -> NotFound:
+    """Say that no grant of this customer has the id."""
+    detail = "there is no such credit grant of this customer"
+    return NotFound(detail, code="unknown_grant", field="grant")
+
+
+def other_grant() -> Conflict:
+    """Say that the key names a grant with other terms."""
+    detail = "this key names another grant of this customer; give each grant a key of its own"
+    return Conflict(detail, code="other_grant", field="key")
+
+
+def bad_grant(field: str, detail: str) -> Invalid:
+    """Say what of a grant cannot be."""
+    return Invalid(detail, code="bad_grant", field=field)
+
+
+def not_grantable(meter_key: str, aggregation: str) -> Invalid:
+    """Say that units of a meter cannot be prepaid."""
+    detail = f"'{meter_key}' is a {aggregation}, whose units are not used up; grant money instead"
+    return Invalid(detail, code="not_grantable", field="meter")

@@ -11,20 +11,20 @@ Locks are taken in the order lease, cap, window.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
-from convergio.catalog import actions as catalog_actions
 from convergio.catalog.model import Meter
 from convergio.customers import actions as customers
 from convergio.entitlements import rules, spending, store
 from convergio.entitlements.errors import other_lease, unknown_lease
 from convergio.entitlements.model import LEASE_LIFE, Denied, Lease, Leased, Reason
 from convergio.infra import ids, outbox
-from convergio.infra.db import Database, Tx
+from convergio.infra.db import Contended, Database, Tx
 from convergio.kernel.errors import Invalid, Unavailable, require
 from convergio.kernel.quantity import add_up, quantity_text, subtract
 from convergio.metering import actions as metering
@@ -90,8 +90,8 @@ class Leases:
                 known = self._ingestor.knows_meter(meter_key)
                 return Denied(Reason.UNKNOWN_CUSTOMER if known else Reason.UNKNOWN_METER)
             customer_id = window.customer.customer_id
-            with self._database.transaction() as tx:
-                _check_meter(_meter(tx, window.meter_id))
+            _check_meter(self._ingestor.meter(window.meter_id, now=now))
+            with suppress(Contended), self._database.transaction() as tx:
                 caps = spending.lock_accounts(tx, [customer_id], now=now)
                 row = metering.lock_window(tx, customer_id, window.meter_id, now)
                 if row is not None:
@@ -134,7 +134,7 @@ class Leases:
             expires_at=min(now + LEASE_LIFE, window.end_at),
             settled_at=None,
         )
-        _hold(tx, lease, granted)
+        _hold(tx, lease, granted, now=now)
         store.insert_lease(tx, lease)
         return Leased(lease)
 
@@ -205,7 +205,7 @@ class Leases:
         for _ in range(_TRIES):
             try:
                 return self._try_report(customer_key, customer_id, lease_id, report, now=now)
-            except _Moved:
+            except (_Moved, Contended):
                 continue
         raise Unavailable("this lease changes faster than it can be read", code="contended")
 
@@ -228,7 +228,7 @@ class Leases:
             quantity = subtract(report.used, seen.used)
             if not quantity:
                 return self._move(tx, seen, report, moment=moment, now=now)
-            meter = _meter(tx, seen.meter_id)
+        meter = self._ingestor.meter(seen.meter_id, now=now)
         event = _event(customer_key, seen, report, meter, quantity=quantity, moment=moment)
         done: list[Leased] = []
 
@@ -265,7 +265,7 @@ class Leases:
             more, reason = self._more(tx, lease, window, report, account, now=now)
             if reason not in {Reason.SUSPENDED, Reason.NO_SUBSCRIPTION}:
                 after = rules.renewed(after, more=more, window=window, now=now)
-        _hold(tx, lease, subtract(rules.held(after), before))
+        _hold(tx, lease, subtract(rules.held(after), before), now=now)
         store.save_lease(tx, [after])
         return Leased(after, reason)
 
@@ -328,21 +328,17 @@ def _is_of(lease: Lease, window: WindowRow) -> bool:
     return (window.meter_id, window.start_at) == (lease.meter_id, lease.start_at)
 
 
-def _hold(tx: Tx, lease: Lease, quantity: Decimal) -> None:
+def _hold(tx: Tx, lease: Lease, quantity: Decimal, *, now: datetime) -> None:
     """Let the lease's locked window hold so much more, or less."""
     if quantity:
         given_back = subtract(_ZERO, quantity)
-        metering.give_back(tx, [(lease.customer_id, lease.meter_id, lease.start_at, given_back)])
-
-
-def _meter(tx: Tx, meter_id: int) -> Meter:
-    meters = catalog_actions.current(tx).meters.values()
-    return next(meter for meter in meters if meter.meter_id == meter_id)
+        held = [(lease.customer_id, lease.meter_id, lease.start_at, given_back)]
+        metering.give_back(tx, held, now=now)
 
 
 def _check_meter(meter: Meter) -> None:
     """Refuse a meter whose usage cannot be reported as a sum. Raises: Invalid."""
-    if event_data(meter, _TWO) is None:
+    if meter.aggregation != "sum" or event_data(meter, _TWO) is None:
         detail = f"'{meter.key}' cannot count a sum in one event; authorize each request instead"
         raise Invalid(detail, code="not_leasable", field="meter")
 
@@ -382,7 +378,7 @@ def declare_lost(tx: Tx, customer_key: str, lease_id: UUID, *, now: datetime) ->
     lease = _lock(tx, customer_id, lease_id)
     lost = rules.lose(lease, now=now)
     if lost != lease:
-        _end(tx, [lost], [lease])
+        _end(tx, [lost], [lease], now=now)
         data = {"given_back": quantity_text(rules.held(lease))}
         outbox.emit(tx, "lease.lost", customer_id=customer_id, subject=lease_id, data=data, now=now)
     return lost
@@ -404,22 +400,26 @@ def page(
 
 def sweep(database: Database, *, now: datetime) -> int:
     """Let go of leases whose window has ended: they block nothing there. One batch at a time."""
+
+    def let_go(tx: Tx) -> int:
+        due = store.lock_ended_leases(tx, now=now, size=_SWEEP_SIZE)
+        ended = [
+            rules.closed(one, "lapsed", used=one.used, sequence=one.sequence, now=now)
+            for one in due
+        ]
+        _end(tx, ended, due, now=now)
+        return len(due)
+
     lapsed = 0
     while True:
-        with database.transaction() as tx:
-            due = store.lock_ended_leases(tx, now=now, size=_SWEEP_SIZE)
-            ended = [
-                rules.closed(one, "lapsed", used=one.used, sequence=one.sequence, now=now)
-                for one in due
-            ]
-            _end(tx, ended, due)
-        lapsed += len(due)
-        if len(due) < _SWEEP_SIZE:
+        count = database.insist(let_go)
+        lapsed += count
+        if count < _SWEEP_SIZE:
             return lapsed
 
 
-def _end(tx: Tx, ended: list[Lease], open_ones: list[Lease]) -> None:
+def _end(tx: Tx, ended: list[Lease], open_ones: list[Lease], *, now: datetime) -> None:
     """Give back what open leases held and write what became of them."""
     held = [(one.customer_id, one.meter_id, one.start_at, rules.held(one)) for one in open_ones]
-    metering.give_back(tx, held)
+    metering.give_back(tx, held, now=now)
     store.save_lease(tx, ended)

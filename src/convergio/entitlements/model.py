@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
+from convergio.kernel.errors import Rejected
 from convergio.kernel.money import Money
 
 
@@ -43,11 +44,16 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A caller wants to use so much of a meter now."""
+    """A caller wants to use so much of a meter now.
+
+    With a `reservation_id` of the caller's own it may be asked again when no answer came: one id
+    of a customer is one reservation.
+    """
 
     customer_key: str
     meter_key: str
     quantity: Decimal
+    reservation_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,14 @@ class Denied:
     retry_at: datetime | None = None
 
 
-Decision = Allowed | Denied
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Neither: the ask itself is wrong, and the error says how."""
+
+    error: Rejected
+
+
+Decision = Allowed | Denied | Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +155,9 @@ class QuotaState:
     """A quota now: `limit` None means that nothing is refused, `included` what costs no extra.
 
     `spend` is what the overage of the customer's current windows comes to, of all meters, where
-    there is a `spend_cap`. `reason` says why the next unit is denied, or is None.
+    there is a `spend_cap`. `credit` is what prepaid grants have left for this window; it is part
+    of limit and remaining where there is a limit. `reason` says why the next unit is denied, or is
+    None.
     """
 
     limit: Decimal | None
@@ -156,3 +171,67 @@ class QuotaState:
     reason: Reason | None
     spend_cap: Money | None
     spend: Money | None
+    credit: Decimal
+
+
+class Category(StrEnum):
+    """Whether credit was given away or sold: what is promotional lowers the price, before tax."""
+
+    PROMOTIONAL = "promotional"
+    PURCHASED = "purchased"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantTerms:
+    """What is granted, as it was asked for: units of a meter, or an amount of money.
+
+    `key` is the seller's own name of it, once a customer. `starts_at` None: from now on;
+    `expires_at` None: never. A lower `priority` is drawn first.
+    """
+
+    key: str
+    category: Category
+    meter_key: str | None = None
+    quantity: Decimal | None = None
+    amount: str | None = None
+    priority: int = 100
+    starts_at: datetime | None = None
+    expires_at: datetime | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CreditGrant:
+    """A stored grant; `amount` is in minor units of `currency`."""
+
+    customer_id: UUID
+    grant_id: UUID
+    key: str
+    meter_id: int | None
+    currency: str | None
+    category: str
+    quantity: Decimal | None
+    amount: int | None
+    priority: int
+    starts_at: datetime
+    expires_at: datetime | None
+    created_at: datetime
+    voided_at: datetime | None
+    note: str
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """From when on usage draws it no more: its expiry, or its void where that was earlier."""
+        ends = [one for one in (self.expires_at, self.voided_at) if one is not None]
+        return max(self.starts_at, min(ends)) if ends else None
+
+
+@dataclass(frozen=True, slots=True)
+class GrantState:
+    """A grant and what is drawn of it; `remaining` is what usage may still draw, now or later."""
+
+    grant: CreditGrant
+    meter_key: str | None
+    drawn: Decimal
+    remaining: Decimal
+    state: str

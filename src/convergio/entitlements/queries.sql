@@ -4,6 +4,30 @@ COPY reservation
     (customer_id, reservation_id, meter_id, start_at, quantity, state, made_at, expires_at)
 FROM STDIN;
 
+-- name: insert_reservations!
+-- Store a few new reservations; one that is there fails them all.
+INSERT INTO reservation
+    (customer_id, reservation_id, meter_id, start_at, quantity, made_at, expires_at, state)
+VALUES (%s::uuid, %s::uuid, %s::integer, %s::timestamptz, %s::numeric, %s::timestamptz,
+    %s::timestamptz, 'open');
+
+-- name: find_reservations
+-- Reservations by customer and id, as they stand.
+SELECT r.customer_id, r.reservation_id, r.meter_id, r.start_at, r.quantity, r.state, r.made_at,
+    r.expires_at, r.settled_at, r.settled
+FROM reservation r
+WHERE (r.customer_id, r.reservation_id) IN (
+    SELECT w.customer_id, w.reservation_id
+    FROM unnest(:customer_ids::uuid[], :reservation_ids::uuid[])
+        AS w (customer_id, reservation_id));
+
+-- name: look_reservation_up
+-- One reservation as it stands.
+SELECT customer_id, reservation_id, meter_id, start_at, quantity, state, made_at, expires_at,
+    settled_at, settled
+FROM reservation
+WHERE customer_id = :customer_id::uuid AND reservation_id = :reservation_id::uuid;
+
 -- name: lock_reservation
 -- Locks: one reservation.
 SELECT customer_id, reservation_id, meter_id, start_at, quantity, state, made_at, expires_at,
@@ -107,6 +131,14 @@ WHERE customer_id = ANY(:customer_ids::uuid[])
 ORDER BY customer_id
 FOR UPDATE;
 
+-- name: lock_capped
+-- Locks: the caps of these customers; says only who has one.
+SELECT customer_id
+FROM spend_cap
+WHERE customer_id = ANY(:customer_ids::uuid[])
+ORDER BY customer_id
+FOR UPDATE;
+
 -- name: find_spend_cap
 -- One customer's cap.
 SELECT customer_id, amount, currency, updated_at FROM spend_cap WHERE customer_id = :customer_id;
@@ -142,3 +174,57 @@ LEFT JOIN LATERAL (
 WHERE t.dimensions = ''
     AND t.reserved <> coalesce(r.quantity, 0) + coalesce(l.quantity, 0)
 LIMIT 20;
+
+-- name: insert_grant!
+-- Store a grant, unless its key is taken.
+INSERT INTO credit_grant (customer_id, grant_id, key, meter_id, currency, category, quantity,
+    amount, priority, starts_at, expires_at, created_at, note)
+VALUES (:customer_id, :grant_id, :key, :meter_id, :currency, :category, :quantity, :amount,
+    :priority, :starts_at, :expires_at, :created_at, :note)
+ON CONFLICT (customer_id, key) DO NOTHING;
+
+-- name: find_grant_by_key
+-- One grant by the seller's name of it.
+SELECT customer_id, grant_id, key, meter_id, currency, category, quantity, amount, priority,
+    starts_at, expires_at, created_at, voided_at, note
+FROM credit_grant
+WHERE customer_id = :customer_id AND key = :key;
+
+-- name: lock_grant
+-- Locks: one grant.
+SELECT customer_id, grant_id, key, meter_id, currency, category, quantity, amount, priority,
+    starts_at, expires_at, created_at, voided_at, note
+FROM credit_grant
+WHERE customer_id = :customer_id AND grant_id = :grant_id
+FOR UPDATE;
+
+-- name: void_grant!
+-- Let a grant end.
+UPDATE credit_grant SET voided_at = :voided_at
+WHERE customer_id = :customer_id AND grant_id = :grant_id;
+
+-- name: page_grants
+-- The next grants of a customer in the order of their creation.
+SELECT customer_id, grant_id, key, meter_id, currency, category, quantity, amount, priority,
+    starts_at, expires_at, created_at, voided_at, note
+FROM credit_grant
+WHERE customer_id = :customer_id AND grant_id > :after::uuid
+ORDER BY grant_id
+LIMIT :size;
+
+-- name: list_money_grants
+-- The grants in money of customers, in the order in which they are drawn.
+SELECT customer_id, grant_id, key, meter_id, currency, category, quantity, amount, priority,
+    starts_at, expires_at, created_at, voided_at, note
+FROM credit_grant
+WHERE customer_id = ANY(:customer_ids::uuid[]) AND currency IS NOT NULL
+ORDER BY customer_id, priority, expires_at NULLS LAST, created_at, grant_id;
+
+-- name: page_unit_grants
+-- The next grants in units of all customers, for `verify`.
+SELECT customer_id, grant_id, key, meter_id, currency, category, quantity, amount, priority,
+    starts_at, expires_at, created_at, voided_at, note
+FROM credit_grant
+WHERE meter_id IS NOT NULL AND (customer_id, grant_id) > (:after_customer::uuid, :after_grant::uuid)
+ORDER BY customer_id, grant_id
+LIMIT :size;

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
+from uuid import UUID
 
 from convergio.entitlements.errors import bad_sequence, below_reported, not_expired, settled_already
 from convergio.entitlements.model import (
@@ -16,15 +17,20 @@ from convergio.entitlements.model import (
     QuotaState,
     Reason,
 )
+from convergio.kernel.errors import Invalid
 from convergio.kernel.money import Money
 from convergio.kernel.quantity import add_up, subtract
+from convergio.metering.allowance import drawn_now
 from convergio.metering.model import WindowRow
+from convergio.metering.rules import MeterPlan, event_key
 from convergio.rating.model import Charge
 from convergio.rating.rules import rate
 
 _ZERO: Final = Decimal(0)
 _ONE: Final = Decimal(1)
 _HOLDERS: Final = 10
+_CHOSEN: Final = b"convergio:authorize"
+_BY_ONE: Final = frozenset({"count", "unique_count"})
 _TICK: Final = timedelta(microseconds=1)
 SOON: Final = timedelta(seconds=1)
 
@@ -39,6 +45,18 @@ def refusal(found: Access) -> Reason | None:
     if found is Access.NONE:
         return Reason.NO_SUBSCRIPTION
     return Reason.SUSPENDED if found is Access.SUSPENDED else None
+
+
+def reservation_id(chosen: str) -> UUID:
+    """Return the id of the reservation for which a caller chose this id. Raises: Invalid."""
+    if not chosen.isprintable():
+        raise Invalid("write an id of printable characters", code="bad_id", field="id")
+    return UUID(bytes=event_key(_CHOSEN, chosen))
+
+
+def is_countable(plan: MeterPlan | None, quantity: Decimal) -> bool:
+    """Say whether a reservation of so much can be committed as one event of the meter."""
+    return plan is None or plan.aggregation not in _BY_ONE or quantity == _ONE
 
 
 def remaining(
@@ -68,8 +86,11 @@ def limit_reached(window: WindowRow, quantity: Decimal, *, now: datetime) -> Den
 
 
 def overage(window: WindowRow) -> Decimal | None:
-    """Return what was used beyond what is included, None where nothing is said to be."""
-    return None if window.included is None else max(_ZERO, subtract(window.used, window.included))
+    """Return what was used beyond what is included and what credit paid, None where nothing is."""
+    if window.included is None:
+        return None
+    paid = add_up((window.included, drawn_now(window)))
+    return max(_ZERO, subtract(window.used, paid))
 
 
 def state(
@@ -104,6 +125,7 @@ def state(
         reason=reason,
         spend_cap=spend_cap,
         spend=spend,
+        credit=subtract(window.credit or _ZERO, drawn_now(window)),
     )
 
 

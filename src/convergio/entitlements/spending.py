@@ -12,6 +12,8 @@ from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
+import msgspec
+
 from convergio.catalog import actions as catalog_actions
 from convergio.customers import actions as customers
 from convergio.entitlements import rules, store
@@ -20,10 +22,11 @@ from convergio.infra import outbox
 from convergio.infra.db import Tx
 from convergio.kernel.errors import Invalid
 from convergio.kernel.money import Money
-from convergio.kernel.quantity import add_up, subtract
+from convergio.kernel.quantity import add_up, quantity_text, subtract
 from convergio.metering import actions as metering
+from convergio.metering.allowance import drawn_now
 from convergio.metering.model import WindowRow
-from convergio.rating.model import Charge
+from convergio.rating.model import Charge, Flat
 from convergio.subscriptions import actions as subscriptions
 
 AMOUNT_MAX: Final = 10**15
@@ -37,14 +40,24 @@ class Account:
     cap: SpendCap
     charges: dict[int, Charge]
     held: dict[int, Decimal]
-    limits: dict[int, Decimal | None] = field(default_factory=dict)
+    windows: dict[int, WindowRow] = field(default_factory=dict)
 
     def spend(self, meter_id: int | None = None, more: Decimal = _ZERO) -> Money:
-        """Return what is used and held comes to, with so much more of one meter."""
+        """Return what is used and held comes to, with so much more of one meter.
+
+        What draws prepaid credit costs nothing.
+        """
         held = self.held
         if meter_id is not None:
             held = held | {meter_id: add_up((held.get(meter_id, _ZERO), more))}
-        return rules.spend(self.charges, held, currency=self.cap.currency)
+        owed = {
+            each: subtract(quantity, self._drawn(each, quantity)) for each, quantity in held.items()
+        }
+        return rules.spend(self.charges, owed, currency=self.cap.currency)
+
+    def _drawn(self, meter_id: int, held: Decimal) -> Decimal:
+        window = self.windows.get(meter_id)
+        return _ZERO if window is None else drawn_now(window, held=held)
 
     def allows(self, meter_id: int, quantity: Decimal) -> bool:
         """Say whether so much more stays within the cap; a meter without a price always does."""
@@ -60,7 +73,8 @@ class Account:
         if not self.allows(meter_id, quantity):
             return False
         after = add_up((self.held.get(meter_id, _ZERO), quantity))
-        limit = self.limits.get(meter_id)
+        window = self.windows.get(meter_id)
+        limit = None if window is None else window.quota_limit
         if limit is None or after <= limit:
             self.held[meter_id] = after
         return True
@@ -86,11 +100,17 @@ def _accounts(tx: Tx, caps: Sequence[SpendCap], *, now: datetime) -> dict[UUID, 
     windows: dict[UUID, list[WindowRow]] = {}
     for row in metering.windows_at(tx, ids, now):
         windows.setdefault(row.customer_id, []).append(row)
+    of = {
+        cap.customer_id: {row.meter_id: row for row in windows.get(cap.customer_id, ())}
+        for cap in caps
+    }
     return {
         cap.customer_id: Account(
             cap,
             {
-                meters[key].meter_id: price.charge
+                meters[key].meter_id: _charge(
+                    price.charge, of[cap.customer_id].get(meters[key].meter_id)
+                )
                 for key, price in prices.get(cap.customer_id, {}).items()
             },
             {
@@ -100,10 +120,18 @@ def _accounts(tx: Tx, caps: Sequence[SpendCap], *, now: datetime) -> dict[UUID, 
                 )
                 for row in windows.get(cap.customer_id, ())
             },
-            {row.meter_id: row.quota_limit for row in windows.get(cap.customer_id, ())},
+            of[cap.customer_id],
         )
         for cap in caps
     }
+
+
+def _charge(charge: Charge, window: WindowRow | None) -> Charge:
+    """Return a charge with what its window includes: for all seats, and less what was used."""
+    if window is None or window.included is None or isinstance(charge, Flat):
+        return charge
+    included = quantity_text(window.included)
+    return msgspec.structs.replace(charge, included=included, included_per_seat=None)
 
 
 def set_cap(tx: Tx, customer_key: str, amount: str | None, *, now: datetime) -> Money | None:

@@ -8,6 +8,7 @@ customer: the house's balance of an account is the sum over customers.
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 from uuid import UUID
 
 from convergio.kernel.money import Money
@@ -21,8 +22,10 @@ class Account(StrEnum):
     USAGE_REVENUE = "usage_revenue"
     GATEWAY_CLEARING = "gateway_clearing"
     GATEWAY_FEES = "gateway_fees"
+    BANK = "bank"
     CUSTOMER_CREDIT = "customer_credit"
     WRITE_OFF = "write_off"
+    TAX_PAYABLE = "tax_payable"
 
 
 class Kind(StrEnum):
@@ -37,8 +40,7 @@ class Kind(StrEnum):
     WRITE_OFF = "write_off"
 
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
+class Transfer(NamedTuple):
     """One movement; `source_id` is the invoice or payment attempt that caused it."""
 
     customer_id: UUID

@@ -1,7 +1,7 @@
 -- name: copy_transfers
 -- Load transfers in bulk; the table's own checks hold amount > 0 and two different accounts.
 COPY ledger_transfer (customer_id, transfer_id, kind, source_id, debit_account, credit_account,
-    amount, currency, occurred_at) FROM STDIN;
+    amount, currency, occurred_at) FROM STDIN (FORMAT BINARY);
 
 -- name: sum_balance
 -- Debits less credits of one customer's account, in minor units.

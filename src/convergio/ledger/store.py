@@ -12,6 +12,7 @@ from convergio.infra.db import Tx
 from convergio.ledger.model import Posted, Transfer
 
 QUERIES: Final = sql.load(Path(__file__).with_name("queries.sql"))
+_TRANSFER: Final = "uuid uuid text uuid text text int8 text timestamptz".split()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ def copy_transfers(tx: Tx, transfers: Iterable[Transfer]) -> None:
              t.credit_account, t.amount.minor, t.amount.currency, t.occurred_at)
             for t in transfers
         ),
+        types=_TRANSFER,
     )  # fmt: skip
 
 

@@ -5,25 +5,38 @@ takes its lock alone, cuts the windows and counts again.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from convergio.catalog import actions as catalog_actions
-from convergio.catalog.model import Catalog
+from convergio.catalog.model import Meter
 from convergio.infra.db import Tx
-from convergio.kernel.errors import Conflict, Difference, Invalid, NotFound, require
+from convergio.infra.pipe import Question, Values
+from convergio.kernel.errors import Difference, Invalid, NotFound, require
 from convergio.kernel.periods import Period, instant_text, zone
-from convergio.kernel.quantity import add_up
-from convergio.metering import intake, rules, store
+from convergio.kernel.quantity import add_up, quantity_text
+from convergio.metering import following, intake, laying, rules, store
+from convergio.metering.allowance import Draw, draws, of_meter
 from convergio.metering.errors import WindowsChanged
-from convergio.metering.model import MeteredEvent, Schedule, Segment, Usage, WindowRow
-from convergio.metering.windows import FOR_EVER, FROM_EVER, new_window, recount
+from convergio.metering.model import (
+    Credit,
+    MeteredEvent,
+    Segment,
+    Share,
+    Slice,
+    Usage,
+    UsageKey,
+    WindowRow,
+)
+from convergio.metering.schedule import terms_at, with_credit, with_segment, with_share
+from convergio.metering.windows import FROM_EVER
 
+QUERY_SECONDS: Final = 20
 _UNITS: Final = frozenset({"minute", "hour", "day", "week", "month", "quarter", "year"})
 PAGE_SIZE_MAX: Final = 10_000
+_ZERO: Final = Decimal(0)
 
 
 def set_schedules(tx: Tx, segments: Mapping[UUID, Segment], *, now: datetime) -> None:
@@ -35,71 +48,116 @@ def set_schedules(tx: Tx, segments: Mapping[UUID, Segment], *, now: datetime) ->
     store.add_default_schedules(tx, ids)
     schedules = store.lock_schedules(tx, ids)
     busy = store.customers_with_windows(tx, ids)
-    changed = {each: rules.with_segment(schedules[each], segments[each]) for each in ids}
+    changed = {each: with_segment(schedules[each], segments[each]) for each in ids}
     store.save_schedule(tx, changed)
-    if busy:
-        catalog = catalog_actions.current(tx)
-        for each in sorted(busy):
-            start = segments[each].starts_at or FROM_EVER
-            _lay_again(tx, each, changed[each], catalog, start=start, now=now)
+    for each in sorted(busy):
+        start = segments[each].starts_at or FROM_EVER
+        laying.lay_again(tx, each, schedules[each], changed[each], start=start, now=now)
 
 
-def set_schedule(tx: Tx, customer_id: UUID, segment: Segment, *, now: datetime) -> None:
+def set_schedule(
+    tx: Tx, customer_id: UUID, segment: Segment, *, now: datetime, shares: Sequence[Share] = ()
+) -> None:
     """Let a customer's windows follow a segment from its start on.
 
     A window that the start cuts ends there; usage from then on is counted again into the windows
-    of the new segment, in this transaction (RULES 18). Locks: the customer's schedule and
-    windows. Raises: Conflict when a backdated start would move open reservations.
+    of the new segment, in this transaction (RULES 18). `shares` are what the windows of the
+    periods that are cut come to together. Locks: the customer's schedule and windows. Raises:
+    Conflict when a backdated start would move open reservations.
     """
-    set_schedules(tx, {customer_id: segment}, now=now)
+    store.add_default_schedules(tx, [customer_id])
+    schedule = store.lock_schedules(tx, [customer_id])[customer_id]
+    changed = with_segment(schedule, segment)
+    for share in shares:
+        changed = with_share(changed, share)
+    store.save_schedule(tx, {customer_id: changed})
+    start = segment.starts_at or FROM_EVER
+    laying.lay_again(tx, customer_id, schedule, changed, start=start, now=now)
 
 
-def _lay_again(
-    tx: Tx,
-    customer_id: UUID,
-    schedule: Schedule,
-    catalog: Catalog,
-    *,
-    start: datetime,
-    now: datetime,
-) -> None:
-    """Cut the windows of one customer at `start`, lay out those that follow, and count again."""
-    rows = store.find_all_windows(tx, customer_id)
-    touched = [row for row in rows if row.end_at > start and row.start_at < row.end_at]
-    # a window that is emptied cannot keep them either: made by a clock ahead of this one
-    if any(row.reserved and (start < now or start <= row.start_at) for row in touched):
-        detail = "reservations are open in the time that the change moves; settle them, try again"
-        raise Conflict(detail, code="open_reservations")
-    gone = store.find_retention(tx).accepts_from
-    if any(row.start_at < gone for row in touched):
-        detail = (
-            f"usage before {instant_text(gone)} is archived and cannot be counted again; "
-            "start later"
+def set_credit(tx: Tx, customer_id: UUID, credit: Credit, *, now: datetime) -> None:
+    """Let usage draw a credit, or let one that is there end at another instant.
+
+    Windows are cut where it begins and ends, and all of its meter's come to what they may use
+    now. Locks: the customer's schedule and windows. Raises: Conflict when a past beginning would
+    move open reservations, or archived usage.
+    """
+    store.add_default_schedules(tx, [customer_id])
+    schedule = store.lock_schedules(tx, [customer_id])[customer_id]
+    old = next((one for one in schedule.credits if one.grant_id == credit.grant_id), None)
+    changed = with_credit(schedule, credit)
+    store.save_schedule(tx, {customer_id: changed})
+    start = credit.starts_at if old is None else min(now, credit.ends_at or now)
+    laying.lay_again(tx, customer_id, schedule, changed, start=start, now=now)
+
+
+def credits_of(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, dict[UUID, Credit]]:
+    """Return by customer the credits of their schedules, by grant."""
+    found = store.find_credited_schedules(tx, customer_ids)
+    return {
+        customer_id: {one.grant_id: one for one in schedule.credits}
+        for customer_id, schedule in found.items()
+    }
+
+
+def credits_drawn(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, dict[UUID, Decimal]]:
+    """Return by customer what is drawn of each credit in units; what is not there is nothing."""
+    return {
+        customer_id: {
+            grant_id: add_up(draw.taken.get(grant_id, _ZERO) for _, draw in some)
+            for grant_id in {grant_id for _, draw in some for grant_id in draw.taken}
+        }
+        for customer_id, some in _draws(tx, customer_ids).items()
+    }
+
+
+def drawn_in(tx: Tx, requests: Sequence[tuple[UUID, str, Period]]) -> dict[UsageKey, Decimal]:
+    """Return how much of the usage of meters in periods was drawn from credit, where any was.
+
+    As `usage_in`; one quick read where none of the customers has credit.
+    """
+    if not requests:
+        return {}
+    of = _draws(tx, sorted({customer_id for customer_id, _, _ in requests}))
+    found: dict[UsageKey, Decimal] = {}
+    meters = {key: meter_id for meter_id, key in following.meter_keys(tx).items()} if of else {}
+    for customer_id, meter_key, period in requests:
+        taken = add_up(
+            draw.sum
+            for row, draw in of.get(customer_id, ())
+            if row.meter_id == meters[meter_key]
+            and period.start <= row.start_at
+            and row.end_at <= period.end
         )
-        raise Conflict(detail, code="archived", field="start")
-    plans = {kind.name: kind.meters for kind in intake.event_types(catalog).values()}
-    needed: dict[tuple[int, datetime], WindowRow] = {}
-    for event in store.events_since(tx, customer_id, start):
-        moment = rules.microseconds(event.occurred_at)
-        for newest in plans.get(event.type, ()):
-            meter = newest.at(moment)
-            if meter is not None and meter.measure(event.properties) is not None:
-                row = new_window(
-                    customer_id, meter.meter_id, meter.key, schedule, event.occurred_at
-                )
-                needed[meter.meter_id, row.start_at] = row
-    for row in touched:
-        end = max(start, row.start_at)
-        cut = replace(row, end_at=end, version=schedule.version)
-        store.reshape_window(tx, cut if end > row.start_at else replace(cut, used=Decimal(0)))
-    stored = {(row.meter_id, row.start_at) for row in rows}
-    for key in sorted(needed):
-        if key in stored:
-            store.reshape_window(tx, needed[key])
-        else:
-            store.open_windows(tx, [needed[key]])
-    since = min([start, *(row.start_at for row in touched)])
-    recount(tx, store.Span(customer_id, since, FOR_EVER))
+        if taken:
+            found[customer_id, meter_key, period.start] = taken
+    return found
+
+
+def _draws(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, list[tuple[WindowRow, Draw]]]:
+    """Return what the windows of customers with credit draw."""
+    schedules = store.find_credited_schedules(tx, customer_ids)
+    if not schedules:
+        return {}
+    keys = {key: meter_id for meter_id, key in following.meter_keys(tx).items()}
+    meters = sorted(
+        {
+            (customer_id, keys[credit.meter_key])
+            for customer_id, schedule in schedules.items()
+            for credit in schedule.credits
+        }
+    )
+    names = {meter_id: key for key, meter_id in keys.items()}
+    of: dict[tuple[UUID, int], list[WindowRow]] = {}
+    for row in store.find_meter_windows(tx, meters):
+        of.setdefault((row.customer_id, row.meter_id), []).append(row)
+    found: dict[UUID, list[tuple[WindowRow, Draw]]] = {}
+    for (customer_id, meter_id), rows in of.items():
+        schedule, key = schedules[customer_id], names[meter_id]
+        terms = [terms_at(schedule, key, row.start_at) for row in rows]
+        some = draws(terms, [row.used for row in rows], of_meter(schedule.credits, key))
+        found.setdefault(customer_id, []).extend(zip(rows, some, strict=True))
+    return found
 
 
 def hold(tx: Tx, asks: Sequence[tuple[intake.Window, Sequence[Decimal]]]) -> list[list[bool]]:
@@ -109,15 +167,14 @@ def hold(tx: Tx, asks: Sequence[tuple[intake.Window, Sequence[Decimal]]]) -> lis
     is locked and they are taken one by one. Locks: the windows, in the order of their key.
     Raises: WindowsChanged.
     """
-    if len({_window_key(window) for window, _ in asks}) < len(asks):
+    if len({window.key for window, _ in asks}) < len(asks):
         raise WindowsChanged(window.customer for window, _ in asks)  # two copies of one window
-    order = sorted(range(len(asks)), key=lambda at: _window_key(asks[at][0]))
-    rows = [_held(asks[at][0], add_up(asks[at][1])) for at in order]
-    whole = store.reserve(tx, rows)
+    order = sorted(range(len(asks)), key=lambda at: asks[at][0].key)
+    whole = held(tx.together(*holding([asks[at] for at in order])))
     answers: list[list[bool]] = [[] for _ in asks]
     short = []
-    for at, row in zip(order, rows, strict=True):
-        if (row[0], row[1], row[2]) in whole:
+    for at in order:
+        if asks[at][0].place in whole:
             answers[at] = [True] * len(asks[at][1])
         else:
             short.append(at)
@@ -125,47 +182,70 @@ def hold(tx: Tx, asks: Sequence[tuple[intake.Window, Sequence[Decimal]]]) -> lis
         return answers
     locked = {
         (row.customer_id, row.meter_id, row.start_at): row
-        for row in store.lock_windows(tx, [_held(asks[at][0], Decimal(0))[:3] for at in short])
+        for row in store.lock_windows(tx, [_window_key(asks[at][0]) for at in short])
     }
     part = []
     for at in short:
         window = asks[at][0]
-        stored = locked.get(_held(window, Decimal(0))[:3])
+        stored = locked.get(_window_key(window))
         if stored is None or stored.version != window.version:
             raise WindowsChanged(asks[at][0].customer for at in short)
         answers[at] = rules.fitting(stored, asks[at][1])
-        taken = add_up(q for q, fits in zip(asks[at][1], answers[at], strict=True) if fits)
+        taken = [q for q, fits in zip(asks[at][1], answers[at], strict=True) if fits]
         if taken:
-            part.append(_held(window, taken))
-    require(len(store.reserve(tx, part)) == len(part), "a locked window takes what was decided")
+            part.append((window, taken))
+    whole = held(tx.together(*holding(part)))
+    require(len(whole) == len(part), "a locked window takes what was decided")
     return answers
 
 
-def _window_key(window: intake.Window) -> tuple[bytes, int, int]:
-    return window.customer.raw, window.meter_id, window.start
+def holding(
+    asks: Sequence[tuple[intake.Window, Sequence[Decimal]]],
+) -> list[Question[list[Values]]]:
+    """Ask to hold all that is asked of each window, or nothing of it; `held` reads the answers.
 
-
-def _held(window: intake.Window, quantity: Decimal) -> tuple[Any, ...]:
-    return (
-        window.customer.customer_id,
-        window.meter_id,
-        rules.instant(window.start),
-        rules.instant(window.end),
-        window.version,
-        quantity,
+    Windows come in the order of their key. Locks: them.
+    """
+    return store.reserve(
+        [(*window.columns, quantity_text(add_up(asked)).encode()) for window, asked in asks]
     )
 
 
-def give_back(tx: Tx, held: Sequence[tuple[UUID, int, datetime, Decimal]]) -> None:
+def held(answers: Sequence[list[Values]]) -> set[Values]:
+    """Return the places of the windows in which all fitted."""
+    return {place for places in answers for place in places}
+
+
+def _window_key(window: intake.Window) -> tuple[UUID, int, datetime]:
+    return window.customer.customer_id, window.meter_id, window.starts_at
+
+
+def give_back(
+    tx: Tx, held: Sequence[tuple[UUID, int, datetime, Decimal]], *, now: datetime
+) -> None:
     """Return reserved quantities: (customer, meter id, start of the window, quantity).
 
-    Locks: the windows, in the order of their key.
+    Locks: the windows, in the order of their key, and those that depend on them.
     """
-    rows = [
-        {"customer_id": customer, "meter_id": meter, "start_at": start_at, "quantity": quantity}
-        for customer, meter, start_at, quantity in sorted(held)
-    ]
-    require(store.unreserve(tx, rows) == len(rows), "a reservation's window exists")
+    sums: dict[tuple[UUID, int, datetime], list[Decimal]] = {}
+    for customer_id, meter_id, start_at, quantity in held:
+        sums.setdefault((customer_id, meter_id, start_at), []).append(quantity)
+    shared = []
+    for key in sorted(sums):
+        found = store.unreserve(tx, key, add_up(sums[key]))
+        require(found is not None, "a reservation's window exists")
+        if found:
+            shared.append(key)
+    following.follow(tx, shared, now=now)
+
+
+def follow(tx: Tx, windows: Sequence[intake.Window], *, now: datetime) -> None:
+    """Bring the windows after these to what they may use now that these hold more.
+
+    Locks: every window of the meters of those that others depend on.
+    """
+    shared = {_window_key(window) for window in windows if window.shared}
+    following.follow(tx, sorted(shared), now=now)
 
 
 def lock_window(tx: Tx, customer_id: UUID, meter_id: int, moment: datetime) -> WindowRow | None:
@@ -191,16 +271,19 @@ def window_now(tx: Tx, window: intake.Window) -> WindowRow | None:
 
 
 def usage_in(
-    tx: Tx, requests: Sequence[tuple[UUID, str, Period]]
-) -> dict[tuple[UUID, str, datetime], Decimal]:
+    tx: Tx,
+    requests: Sequence[tuple[UUID, str, Period]],
+    meters: Mapping[str, Meter] | None = None,
+) -> dict[UsageKey, Decimal]:
     """Return what was used of meters in periods; what is not in the answer is zero.
 
     Windows never cross a period of their own segment, so a period's usage is the sum of the
-    windows inside it.
+    windows inside it. `meters` are the catalog's, where they are at hand.
     """
     if not requests:
         return {}
-    meters = catalog_actions.current(tx).meters
+    if meters is None:
+        meters = catalog_actions.current(tx).meters
     rows = store.meter_totals(
         tx,
         sorted({customer_id for customer_id, _, _ in requests}),
@@ -210,7 +293,7 @@ def usage_in(
     by_meter: dict[tuple[UUID, int], list[tuple[datetime, datetime, Decimal]]] = {}
     for customer_id, meter_id, start, end, used in rows:
         by_meter.setdefault((customer_id, meter_id), []).append((start, end, used))
-    found = {}
+    found: dict[UsageKey, Decimal] = {}
     for customer_id, meter_key, period in requests:
         windows = by_meter.get((customer_id, meters[meter_key].meter_id), ())
         used = [w[2] for w in windows if period.start <= w[0] and w[1] <= period.end]
@@ -224,6 +307,13 @@ def usage_marks(tx: Tx, asked: Sequence[tuple[UUID, datetime]]) -> list[Decimal]
 
     Equal marks mean equal totals in every window that begins before the instant.
     """
+    return [one for one, _ in usage_marks_at(tx, [(who, until, None) for who, until in asked])]
+
+
+def usage_marks_at(
+    tx: Tx, asked: Sequence[tuple[UUID, datetime | None, datetime | None]]
+) -> list[tuple[Decimal, Decimal]]:
+    """Return the marks of two instants for each customer, as `usage_marks`; 0 for no instant."""
     return store.usage_marks(tx, asked) if asked else []
 
 
@@ -235,14 +325,26 @@ def events_in(
     period: Period,
     after: UUID | None = None,
     limit: int = 100,
+    part: Slice | None = None,
 ) -> list[MeteredEvent]:
     """Return a page of the very events that a meter counted for a customer in a period.
 
-    They come in the order of their keys; `after` is the last key of the page before.
+    They come in the order of their keys; `after` is the last key of the page before. With a part,
+    those of it alone.
     """
     meter = catalog_actions.current(tx).meters[meter_key]
-    start = after or UUID(int=0)
-    return store.page_metered(tx, customer_id, meter.meter_id, period, after=start, size=limit)
+    place = None if part is None else meter.group_by.index(part.by)
+    return store.page_metered(
+        tx,
+        customer_id,
+        meter.meter_id,
+        period,
+        after=after or UUID(int=0),
+        size=limit,
+        place=place,
+        listed=() if part is None else part.listed,
+        is_listed=part is not None and part.value is not None,
+    )
 
 
 def usage(
@@ -257,12 +359,13 @@ def usage(
     by_group: bool = False,
     after: tuple[datetime, str] | None = None,
     size: int = PAGE_SIZE_MAX,
+    now: datetime | None = None,
 ) -> list[Usage]:
     """Return a page of usage in buckets of local time, from the events, right to the last commit.
 
     `by_group` splits each bucket by the meter's dimensions; `after` is the start and dimensions of
-    the last bucket of the page before. Raises: NotFound for a meter, Invalid for a unit of time
-    or a zone.
+    the last bucket of the page before. Raises: NotFound for a meter; Invalid for a unit of time, a
+    zone, or more buckets than one question may ask for; Unavailable when it takes too long.
     """
     meter = catalog_actions.current(tx).meters.get(meter_key)
     if meter is None:
@@ -272,6 +375,8 @@ def usage(
         detail = f"write one of {', '.join(sorted(_UNITS))}"
         raise Invalid(detail, code="bad_window", field="by")
     zone(time_zone)
+    rules.check_cost(by, since, until or now, by_group=by_group)
+    tx.stop_after(QUERY_SECONDS)
     return store.usage_by_bucket(
         tx,
         meter_id=meter.meter_id,
@@ -288,10 +393,13 @@ def usage(
 
 
 def verify(tx: Tx) -> list[Difference]:
-    """Recompute totals from events, as far as these are kept; return where they differ."""
+    """Recompute totals from events, as far as these are kept; return where they differ.
+
+    And what windows that share an allowance or credit may use, from the ones before them.
+    """
     gone_before = store.find_retention(tx).gone_before
-    keys = {meter.meter_id: meter.key for meter in catalog_actions.current(tx).meters.values()}
-    return [
+    keys = following.meter_keys(tx)
+    counted = [
         Difference(
             where=(
                 f"usage of {keys.get(row.meter_id, row.meter_id)} by customer {row.customer_id}"
@@ -302,3 +410,4 @@ def verify(tx: Tx) -> list[Difference]:
         )
         for row in store.differing_windows(tx, gone_before=gone_before)
     ]
+    return counted + following.verify(tx)

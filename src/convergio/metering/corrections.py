@@ -17,6 +17,7 @@ import msgspec
 from convergio.infra import outbox
 from convergio.infra.db import Tx
 from convergio.metering import rules, store
+from convergio.metering.following import follow
 from convergio.metering.intake import EventType, refused_payload, too_old
 from convergio.metering.model import (
     ACCEPTED,
@@ -111,7 +112,7 @@ def _recount(
 ) -> None:
     """Count the windows that hold a moment again, and open those that an amendment needs.
 
-    Locks: the windows.
+    Locks: the windows, and those that depend on them.
     """
     wanted = []
     for newest in kind.meters:
@@ -121,9 +122,12 @@ def _recount(
     ensure_windows(tx, wanted, now=now)
     rows = store.find_windows(tx, [customer_id], since=moment, until=moment)
     keys = sorted((row.customer_id, row.meter_id, row.start_at) for row in rows)
-    for row in store.lock_windows(tx, keys):
+    locked = store.lock_windows(tx, keys)
+    for row in locked:
         span = store.Span(customer_id, row.start_at, row.start_at + _MOMENT, row.meter_id)
         recount(tx, span)
+    shared = [row for row in locked if row.period_at]
+    follow(tx, [(row.customer_id, row.meter_id, row.start_at) for row in shared], now=now)
 
 
 def _closed(tx: Tx, event: Event, customer_id: UUID, key: UUID, *, now: datetime) -> Verdict | None:
@@ -216,7 +220,9 @@ def _bad_amendment(
         return refused
     for newest in kind.meters:
         meter = newest.at(rules.microseconds(original.occurred_at))
-        if meter is not None and meter.measure(properties) == rules.BAD_VALUE:
+        if meter is not None and (
+            meter.measure(properties) == rules.BAD_VALUE or rules.is_null(meter, properties)
+        ):
             detail = f"the meter '{meter.key}' cannot count this value"
             return Verdict("rejected", "bad_quantity", f"data.data.{meter.value}", detail)
     return None

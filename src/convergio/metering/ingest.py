@@ -7,20 +7,24 @@ version of the window that it was prepared for.
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final, cast
+from functools import partial
+from typing import Any, Final, cast
 from uuid import UUID
 
 from convergio.catalog import actions as catalog_actions
+from convergio.catalog.model import Catalog, Meter
 from convergio.customers import actions as customer_actions
-from convergio.infra.db import Contended, Database, Tx
-from convergio.kernel.errors import Conflict, Unavailable, require
+from convergio.infra.db import AlreadyThere, Contended, Database, Tx
+from convergio.infra.pipe import Question
+from convergio.kernel.errors import Conflict, NotFound, Unavailable, require
 from convergio.metering import intake, rules, store, totals
 from convergio.metering.corrections import correct, counted_late
 from convergio.metering.errors import BoundaryMoved, WindowsChanged
 from convergio.metering.model import ACCEPTED, CONFLICT, DUPLICATE, OLDEST, Event, Verdict
-from convergio.metering.windows import FROM_EVER, Moment, ensure_windows
+from convergio.metering.windows import FROM_EVER, Moment, Opened, ensure_windows
 
 _TRIES: Final = 8
+_FEW: Final = 64  # rows: up to here an INSERT that travels with others is quicker than COPY
 _CUSTOMERS_MAX: Final = 200_000
 _CATALOG_SECONDS_MAX: Final = 1
 _SETTLED: Final = 400 * 86_400_000_000  # the retention boundary is never nearer: 18 months
@@ -38,7 +42,7 @@ class Ingestor:
         self._customers: dict[str, intake.Customer] = {}
         self._types: dict[str, intake.EventType] = {}
         self._meters: dict[str, rules.MeterPlan] = {}
-        self._catalog_version = -1
+        self.catalog: Catalog | None = None
         self._catalog_seen: datetime | None = None
         self._accepts_from = rules.microseconds(FROM_EVER)
         self._expect_duplicates = False
@@ -64,21 +68,22 @@ class Ingestor:
         live = rules.microseconds(OLDEST if back is None else max(OLDEST, now - back))
         known: _Known = self._customers
         for _ in range(_TRIES):
+            closed = self._accepts_from  # once a try: another thread may follow it meanwhile
             batch = intake.prepare(
                 events,
                 self._types,
                 known,
                 now=moment,
-                oldest=max(live, self._accepts_from),
-                closed=self._accepts_from,
+                oldest=max(live, closed),
+                closed=closed,
             )
             if batch.unknown or batch.unopened:
                 known = _without(known, self._load(batch.unknown, batch.unopened, now=now))
                 continue
             try:
                 is_late = live < moment - _SETTLED
-                guarded = self._guarded(batch.rows, first, moment) if is_late else first
-                self._count(events, batch, now=now, first=guarded, whole=first is not None)
+                guards = _guards(batch.rows, moment, closed) if is_late else []
+                self._count(events, batch, now=now, first=first, guards=guards)
                 self._correct(events, batch, now=now)
                 return self._judged(events, batch, now=now)
             except WindowsChanged as changed:
@@ -123,6 +128,26 @@ class Ingestor:
         """Say whether the catalog, as last read, has the meter."""
         return meter_key in self._meters
 
+    def meter_plan(self, meter_key: str) -> rules.MeterPlan | None:
+        """Return a meter ready for the loop, None where the catalog, as last read, has none."""
+        return self._meters.get(meter_key)
+
+    def meter(self, meter_id: int, *, now: datetime) -> Meter:
+        """Return a meter by its id, from the catalog as it is kept.
+
+        It may open a transaction: call it outside one. Raises: NotFound for a meter that the
+        catalog has no more.
+        """
+        self._refresh_catalog((), now=now)
+        for _ in range(2):
+            meters = self.catalog.meters.values() if self.catalog else ()
+            found = next((one for one in meters if one.meter_id == meter_id), None)
+            if found is not None:
+                return found
+            self._catalog_seen = None  # it may be newer than what is kept
+            self._refresh_catalog((), now=now)
+        raise NotFound("the catalog has this meter no more", code="unknown_meter", field="meter")
+
     def customer(self, customer_key: str, *, now: datetime) -> UUID | None:
         """Return a customer's id by key, or None."""
         self._refresh_catalog((), now=now)
@@ -136,40 +161,23 @@ class Ingestor:
         for customer in customers:
             customer.windows.clear()
 
-    def _guarded(
-        self, rows: Sequence[intake.Row], first: Callable[[Tx], None] | None, now: int
-    ) -> Callable[[Tx], None] | None:
-        """Return what holds the retention boundary still while old events go in.
-
-        Or finds that it moved since the batch was prepared. Locks: it, shared.
-        """
-        known = self._accepts_from
-        if all(row.moment >= now - _SETTLED for row in rows):
-            return first
-
-        def check(tx: Tx) -> None:
-            if rules.microseconds(store.share_retention(tx).accepts_from) != known:
-                raise BoundaryMoved
-            if first:
-                first(tx)
-
-        return check
-
     def _refresh_catalog(self, events: Sequence[Event], *, now: datetime) -> None:
         """Follow the catalog: at most a second behind, at once for a type not known yet."""
         seen = self._catalog_seen
         fresh = seen is not None and abs((now - seen).total_seconds()) < _CATALOG_SECONDS_MAX
-        if fresh and all(event.type in self._types for event in events):
+        if fresh and {event.type for event in events} <= self._types.keys():
             return
         with self._database.transaction() as tx:
-            catalog = catalog_actions.current(tx)
             accepts_from = store.find_retention(tx).accepts_from
+            if self.catalog is None or catalog_actions.version(tx) != self.catalog.version:
+                self._follow(catalog_actions.current(tx))
         self._accepts_from = rules.microseconds(accepts_from)
         self._catalog_seen = now
-        if catalog.version != self._catalog_version:
-            self._types = intake.event_types(catalog)
-            self._meters = {m.key: m for kind in self._types.values() for m in kind.meters}
-            self._catalog_version = catalog.version
+
+    def _follow(self, catalog: Catalog) -> None:
+        self._types = intake.event_types(catalog)
+        self._meters = {m.key: m for kind in self._types.values() for m in kind.meters}
+        self.catalog = catalog
 
     def _load(
         self, unknown: set[str], unopened: Sequence[intake.Wanted], *, now: datetime
@@ -178,7 +186,6 @@ class Ingestor:
 
         Returns the customers that do not exist.
         """
-        absent: set[str] = set()
         if len(self._customers) > _CUSTOMERS_MAX:
             self._customers.clear()
         moments = [
@@ -191,18 +198,19 @@ class Ingestor:
             )
             for one in unopened
         ]
-        with self._database.transaction() as tx:
-            if unknown:
-                found = customer_actions.ids_by_key(tx, sorted(unknown))
-                absent = unknown - found.keys()
-                for key, customer_id in found.items():
-                    self._customers.setdefault(key, intake.Customer(customer_id))
-            opened = ensure_windows(tx, moments, now=now)
+
+        def read(tx: Tx) -> tuple[dict[str, UUID], Opened]:
+            found = customer_actions.ids_by_key(tx, sorted(unknown)) if unknown else {}
+            return found, ensure_windows(tx, moments, now=now)
+
+        found, opened = self._database.insist(read)
+        for key, customer_id in found.items():
+            self._customers.setdefault(key, intake.Customer(customer_id))
         by_id = {one.customer.customer_id: one.customer for one in unopened}
         for row in sorted(opened.rows, key=lambda row: row.dimensions):
             full = (row.customer_id, row.meter_id, row.start_at) in opened.full
             by_id[row.customer_id].keep(row, is_full=full)
-        return absent
+        return unknown - found.keys()
 
     def _count(
         self,
@@ -211,30 +219,32 @@ class Ingestor:
         *,
         now: datetime,
         first: Callable[[Tx], None] | None,
-        whole: bool,
+        guards: Sequence[Question[Any]],
     ) -> None:
-        """Store the rows and move the totals in one transaction; `whole`: a conflict undoes it."""
-        if not batch.rows:
+        """Store the rows and move the totals in one transaction; with `first`, all or nothing."""
+        rows = batch.rows
+        if not rows:
             return
         if not self._expect_duplicates:
             try:
-                with self._database.transaction() as tx:
+                with self._database.pipelined() as tx:
                     if first:
                         first(tx)
-                    store.copy_events(tx, [row.data for row in batch.rows])
-                    passed = totals.move(tx, batch.rows, now=now)
-            except store.HasDuplicates:
+                    before = [*guards, *_stored(tx, rows)]
+                    passed = totals.move(tx, rows, now=now, before=before)
+            except (store.HasDuplicates, AlreadyThere):
                 pass
             else:
-                _drop_marks(passed)
-                for row in batch.rows:
+                totals.drop_marks(passed)
+                for row in rows:
                     batch.verdicts[row.place] = ACCEPTED
                 return
         with self._database.transaction() as tx:
+            tx.together(*guards)
             if first:
                 first(tx)
             repeated = _insert_apart(tx, events, batch, self._types, now=now)
-            if whole and CONFLICT in batch.verdicts:
+            if first and CONFLICT in batch.verdicts:
                 detail = "an event with this id was counted with another payload"
                 raise Conflict(detail, code="other_payload")
         self._expect_duplicates = repeated
@@ -245,10 +255,14 @@ class Ingestor:
             event = events[place]
             customer = self._customers.get(event.subject)
             if customer is not None:
-                with self._database.transaction() as tx:
-                    batch.verdicts[place] = correct(
-                        tx, event, customer.customer_id, self._types, now=now
-                    )
+                work = partial(
+                    correct,
+                    event=event,
+                    customer_id=customer.customer_id,
+                    types=self._types,
+                    now=now,
+                )
+                batch.verdicts[place] = self._database.insist(work)
 
     def _judged(
         self, events: Sequence[Event], batch: intake.Prepared, *, now: datetime
@@ -277,6 +291,22 @@ class Ingestor:
         return done
 
 
+def _guards(rows: Sequence[intake.Row], now: int, closed: int) -> list[Question[Any]]:
+    """Ask that the retention boundary stays where it is while old events go in.
+
+    Or find that it is not where it was when the batch was prepared. Locks: it, shared.
+    """
+    if all(row.moment >= now - _SETTLED for row in rows):
+        return []
+    known = rules.instant_bytes(closed)
+
+    def check(found: bytes) -> None:
+        if found != known:
+            raise BoundaryMoved
+
+    return [store.hold_boundary(), store.read_boundary(check)]
+
+
 def _without(known: _Known, absent: set[str]) -> _Known:
     """Return the cache as one batch sees it; that a customer is absent is not remembered."""
     if not absent:
@@ -285,10 +315,12 @@ def _without(known: _Known, absent: set[str]) -> _Known:
     return ChainMap(nobody, cast("dict[str, intake.Customer | None]", known))
 
 
-def _drop_marks(passed: Sequence[totals.Passed]) -> None:
-    """Forget the alerts that were told, now that this is committed."""
-    for window, count in passed:
-        window.marks = window.marks[count:]
+def _stored(tx: Tx, rows: Sequence[intake.Row]) -> list[Question[Any]]:
+    """Store many rows by COPY; of few, return the statements that do, to go with others."""
+    if len(rows) > _FEW:
+        store.copy_events(tx, [row.data for row in rows])
+        return []
+    return store.insert_events([intake.row_fields(row.data) for row in rows])
 
 
 def _insert_apart(

@@ -39,6 +39,8 @@ from convergio.metering.rules import (
     dimensions,
     event_key,
     instant,
+    instant_bytes,
+    is_null,
     marks,
     microseconds,
     value_hash,
@@ -53,13 +55,14 @@ class Window:
 
     `groups` are the groups seen so far; `is_full` says that no further one is admitted. `marks`
     are the alerts that this process has not seen passed yet, as (percent, billionths). `key` is
-    the order in which windows are written, `columns` what a written row begins with, as the text
-    that the driver would otherwise make of it each time.
+    the order in which windows are written. `columns` is what a written row begins with and `place`
+    how the server writes its primary key, both as the bytes that travel. `shared` is the start of
+    the period where others have a part in its allowance; `marks` may then be behind what they used.
     """
 
     __slots__ = (
         "columns", "customer", "dimensions", "end", "groups", "is_full", "key", "marks",
-        "meter_id", "start", "version",
+        "meter_id", "place", "shared", "start", "version",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +75,7 @@ class Window:
         *,
         dimensions: str = "",
         marks: tuple[tuple[int, int], ...] = (),
+        shared: datetime | None = None,
     ) -> None:
         """Keep the window with its times in microseconds."""
         self.customer = customer
@@ -81,13 +85,13 @@ class Window:
         self.version = version
         self.dimensions = dimensions
         self.marks = marks
+        self.shared = shared
         self.groups: dict[str, Window] = {}
         self.is_full = False
         self.key = (customer.raw, meter_id, start, dimensions)
-        self.columns = (
-            str(customer.customer_id), str(meter_id), instant(start).isoformat(), dimensions,
-            instant(end).isoformat(), str(version),
-        )  # fmt: skip
+        begins, group = instant_bytes(start), dimensions.encode()
+        self.place = (customer.text, b"%d" % meter_id, begins, group)
+        self.columns = (*self.place, instant_bytes(end), b"%d" % version)
 
     @property
     def starts_at(self) -> datetime:
@@ -98,12 +102,13 @@ class Window:
 class Customer:
     """A cached customer: the id as bytes, as a row begins, and the windows seen so far by meter."""
 
-    __slots__ = ("customer_id", "head", "raw", "windows")
+    __slots__ = ("customer_id", "head", "raw", "text", "windows")
 
     def __init__(self, customer_id: UUID) -> None:
         """Keep the id in the forms that the loop wants."""
         self.customer_id = customer_id
         self.raw = customer_id.bytes
+        self.text = str(customer_id).encode()
         self.head = _HEAD + self.raw + _KEY
         self.windows: dict[int, list[Window]] = {}
 
@@ -130,7 +135,12 @@ class Customer:
         """Cache a stored window, or a group of a window that is cached already."""
         start, end = microseconds(row.start_at), microseconds(row.end_at)
         if not row.dimensions:
-            self.add(Window(self, row.meter_id, start, end, row.version, marks=marks(row)))
+            self.add(
+                Window(
+                    self, row.meter_id, start, end, row.version, marks=marks(row),
+                    shared=row.period_at,
+                )
+            )  # fmt: skip
         window = self.window(row.meter_id, start)
         if window is None:
             return
@@ -197,6 +207,7 @@ class Prepared(NamedTuple):
 
 UNIQUE: Final = "unique_count"
 _FROM_EVER: Final = microseconds(EPOCH)
+_COLUMNS: Final = 8
 _HEAD: Final = b"\x00\x08\x00\x00\x00\x10"
 _KEY: Final = b"\x00\x00\x00\x10"
 _encode: Final = msgspec.json.Encoder().encode
@@ -320,7 +331,7 @@ def _adds(
         quantity = meter.measure(data)
         if quantity is None:
             continue
-        if quantity == BAD_VALUE:
+        if quantity == BAD_VALUE or is_null(meter, data):
             return _bad_value(meter)
         window = customer.window(meter.meter_id, moment)
         item = value_hash(data.get(meter.value or "")) if meter.aggregation == UNIQUE else None
@@ -470,22 +481,20 @@ def too_old(field: str, closed: int) -> Verdict:
     return Verdict("rejected", "time_too_old", field, detail)
 
 
+def row_fields(data: bytes) -> tuple[bytes, ...]:
+    """Return the columns of a prepared row in binary form, for an INSERT."""
+    fields: list[bytes] = []
+    at = 2
+    for _ in range(_COLUMNS):
+        size = int.from_bytes(data[at : at + 4], "big")
+        fields.append(data[at + 4 : at + 4 + size])
+        at += 4 + size
+    return tuple(fields)
+
+
 def row_values(event: Event, row: Row, *, now: datetime) -> tuple[Any, ...]:
     """Return the columns of a prepared row, for an INSERT."""
-    data = row.data
-    start = len(_HEAD) + 16 + len(_KEY) + 16
-    size = int.from_bytes(data[start : start + 4], "big")
-    times = start + 4 + size + 4
-    payload_size = int.from_bytes(data[times + 20 : times + 24], "big") - 1
-    payload = data[times + 25 : times + 25 + payload_size].decode()
     occurred = event.time if event.time is not None else now
-    return (
-        UUID(bytes=row.key[:16]),
-        UUID(bytes=row.key[16:]),
-        event.type,
-        occurred,
-        now,
-        payload,
-        event.source,
-        event.id,
-    )
+    payload = row_fields(row.data)[5][1:].decode()  # jsonb begins with its version
+    ids = UUID(bytes=row.key[:16]), UUID(bytes=row.key[16:])
+    return *ids, event.type, occurred, now, payload, event.source, event.id

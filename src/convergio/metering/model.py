@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -26,6 +26,25 @@ AMEND: Final = "convergio.amend"
 CORRECTIONS: Final = frozenset({VOID, AMEND})
 TOMBSTONE: Final = "convergio.tombstone"
 OWN_SOURCES: Final = "convergio:"  # events that only the product itself may make
+
+
+class Slice(NamedTuple):
+    """A part of a meter's usage by a dimension: one value's, or with None all but the others'."""
+
+    meter_key: str
+    by: str
+    value: str | None
+    others: frozenset[str] = frozenset()
+
+    @property
+    def listed(self) -> list[str]:
+        """The values that it is, or all but which it is."""
+        return sorted(self.others) if self.value is None else [self.value]
+
+
+UsageKey = tuple[UUID, str | Slice, datetime]
+"""Whose usage, of a meter or a part of one, in the period that begins then."""
+
 
 _Aware = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -78,43 +97,88 @@ ALERTS: Final = (50, 80, 100)
 
 
 class Limit(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a plan promises of a meter in one of its windows, in units of the meter.
+    """What a plan promises of a meter in one of its periods, in units of the meter.
 
     `limit` is hard and never exceeded by `authorize`; None means no limit. `included` is what
-    costs nothing extra. `interval` is the window's, where it is not the segment's own. `alerts`
-    are percentages of the limit, or else of what is included, that are told once a window.
+    costs nothing extra. Beyond `free` usage draws prepaid credit; None: it never does. `interval`
+    is the period's, where it is not the segment's own. `alerts` are percentages of the limit, or
+    else of what is included, that are told once a period. Terms with another `price`, or with
+    another beginning of it, cut the windows. `summed` ones of a period share the three quantities
+    (RULES 8).
     """
 
     limit: Decimal | None = None
     included: Decimal | None = None
     interval: Interval | None = None
     alerts: tuple[int, ...] = ALERTS
+    free: Decimal | None = None
+    price: UUID | None = None
+    begins: datetime | None = None
+    summed: bool = True
 
 
 class Segment(msgspec.Struct, frozen=True, omit_defaults=True):
-    """From `starts_at` (None: from ever) windows follow this anchor, zone and interval."""
+    """From `starts_at` (None: from ever) windows follow this anchor, zone and interval.
+
+    Segments with the same `since` are of one agreement, which began then: where nothing changes
+    for a meter from one to the next, its windows are not cut (RULES 3).
+    """
 
     anchor: datetime
     time_zone: str = "UTC"
     interval: Interval = Interval.MONTH
     starts_at: datetime | None = None
     limits: dict[str, Limit] = {}
+    since: datetime | None = None
 
 
 DEFAULT_SEGMENT: Final = Segment(anchor=EPOCH)
 
 
+class Credit(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Prepaid units of a meter, for usage in `[starts_at, ends_at)` beyond what is free.
+
+    `expires_at` is what was agreed and decides the order; a void moves `ends_at` alone.
+    """
+
+    grant_id: UUID
+    meter_key: str
+    quantity: Decimal
+    priority: int
+    starts_at: datetime
+    created_at: datetime
+    expires_at: datetime | None = None
+    ends_at: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A customer's segments in order of time; the first one starts from ever."""
+    """A customer's segments in order of time, the first one from ever; and prepaid credits."""
 
     version: int
     segments: tuple[Segment, ...]
+    credits: tuple[Credit, ...] = ()
+
+
+class Share(NamedTuple):
+    """What the windows of a meter in a period come to together, once a change has cut it."""
+
+    meter_key: str
+    period: Period
+    limit: Decimal
+    included: Decimal
+    free: Decimal
 
 
 @dataclass(frozen=True, slots=True)
 class WindowRow:
-    """A stored window: one ungrouped row of `usage_total`."""
+    """A stored window: one ungrouped row of `usage_total`.
+
+    `period_at` and what follows is set where other windows have a part in its allowance: those of
+    the period that began then, or those that draw the same credit. `earlier` is what the earlier
+    ones of the period used, `base` what alerts are percentages of, `free` what this window may use
+    before it draws, `credit` what there is to draw.
+    """
 
     customer_id: UUID
     meter_id: int
@@ -127,6 +191,11 @@ class WindowRow:
     included: Decimal | None
     dimensions: str = ""
     alerts: tuple[int, ...] | list[int] = ALERTS
+    period_at: datetime | None = None
+    earlier: Decimal | None = None
+    base: Decimal | None = None
+    free: Decimal | None = None
+    credit: Decimal | None = None
 
     @property
     def period(self) -> Period:
@@ -194,3 +263,14 @@ class MeteredEvent:
     quantity: Decimal
     source: str
     event_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Differing:
+    """A window and the two counts of it."""
+
+    customer_id: UUID
+    meter_id: int
+    start_at: datetime | None
+    used: Decimal
+    expected: Decimal

@@ -4,6 +4,13 @@ COPY usage_event
     (customer_id, event_key, type, occurred_at, received_at, properties, source, event_id)
 FROM STDIN (FORMAT BINARY);
 
+-- name: insert_events!
+-- Insert a few prepared rows, sorted by key; a duplicate fails them all.
+INSERT INTO usage_event
+    (customer_id, event_key, type, occurred_at, received_at, properties, source, event_id)
+VALUES (%s::uuid, %s::uuid, %s::text, %s::timestamptz, %s::timestamptz, %s::jsonb, %s::text,
+    %s::text);
+
 -- name: insert_new_events
 -- Insert the rows of a batch that holds duplicates; the new ones come back.
 INSERT INTO usage_event
@@ -25,16 +32,6 @@ JOIN (VALUES (%s::uuid, %s::uuid, %s::text, %s::timestamptz, %s::jsonb))
 
 -- name: add_to_totals
 -- Add to windows, where the cached version still holds; fewer rows back means a stale cache.
-INSERT INTO usage_total AS t
-    (customer_id, meter_id, start_at, dimensions, end_at, version, used)
-VALUES (%s::uuid, %s::integer, %s::timestamptz, %s::text, %s::timestamptz, %s::bigint, %s::numeric)
-ON CONFLICT (customer_id, meter_id, start_at, dimensions) DO UPDATE
-    SET used = t.used + excluded.used
-    WHERE t.version = excluded.version AND t.end_at = excluded.end_at
-RETURNING 1;
-
--- name: add_to_watched_totals
--- The same, telling each new total, for a batch in which an alert may be due.
 INSERT INTO usage_total AS t
     (customer_id, meter_id, start_at, dimensions, end_at, version, used)
 VALUES (%s::uuid, %s::integer, %s::timestamptz, %s::text, %s::timestamptz, %s::bigint, %s::numeric)
@@ -87,7 +84,7 @@ RETURNING customer_id, meter_id, start_at, kind;
 -- name: find_windows
 -- The windows of customers that touch a stretch of time, and those of their groups that are named.
 SELECT customer_id, meter_id, start_at, end_at, version, used, reserved, quota_limit, included,
-    dimensions, alerts
+    dimensions, alerts, period_at, earlier, base, free, credit
 FROM usage_total
 WHERE customer_id = ANY(:customer_ids::uuid[]) AND dimensions = ANY(:groups::text[])
     AND end_at > :since::timestamptz AND start_at <= :until::timestamptz
@@ -96,7 +93,7 @@ WHERE customer_id = ANY(:customer_ids::uuid[]) AND dimensions = ANY(:groups::tex
 -- name: find_all_windows
 -- Every window of a customer, also the emptied ones.
 SELECT customer_id, meter_id, start_at, end_at, version, used, reserved, quota_limit, included,
-    dimensions, alerts
+    dimensions, alerts, period_at, earlier, base, free, credit
 FROM usage_total
 WHERE customer_id = :customer_id AND dimensions = ''
 ORDER BY meter_id, start_at
@@ -106,19 +103,22 @@ FOR UPDATE;
 -- Open windows; one that somebody else opened meanwhile stays as it is, an emptied one is filled.
 INSERT INTO usage_total AS t
     (customer_id, meter_id, start_at, dimensions, end_at, version, used, quota_limit, included,
-     alerts)
+     alerts, period_at, earlier, base, free, credit)
 VALUES (:customer_id, :meter_id, :start_at, :dimensions, :end_at, :version, :used, :quota_limit,
-    :included, :alerts::integer[])
+    :included, :alerts::integer[], :period_at, :earlier, :base, :free, :credit)
 ON CONFLICT (customer_id, meter_id, start_at, dimensions) DO UPDATE
     SET end_at = excluded.end_at, version = excluded.version, used = excluded.used,
-        quota_limit = excluded.quota_limit, included = excluded.included, alerts = excluded.alerts
+        quota_limit = excluded.quota_limit, included = excluded.included, alerts = excluded.alerts,
+        period_at = excluded.period_at, earlier = excluded.earlier, base = excluded.base,
+        free = excluded.free, credit = excluded.credit
     WHERE t.start_at = t.end_at;
 
 -- name: reshape_window!
 -- Give a window another end and another count, and so another version.
 UPDATE usage_total
 SET end_at = :end_at, version = :version, used = :used,
-    quota_limit = :quota_limit, included = :included, alerts = :alerts::integer[]
+    quota_limit = :quota_limit, included = :included, alerts = :alerts::integer[],
+    period_at = :period_at, earlier = :earlier, base = :base, free = :free, credit = :credit
 WHERE customer_id = :customer_id AND meter_id = :meter_id AND start_at = :start_at
     AND dimensions = '';
 
@@ -130,7 +130,7 @@ ON CONFLICT (customer_id) DO NOTHING;
 
 -- name: lock_schedules
 -- Locks: the schedules, to change them.
-SELECT customer_id, version, segments
+SELECT customer_id, version, segments, credits
 FROM usage_schedule
 WHERE customer_id = ANY(:customer_ids::uuid[])
 ORDER BY customer_id
@@ -138,7 +138,8 @@ FOR UPDATE;
 
 -- name: save_schedule!
 -- Store a changed schedule.
-UPDATE usage_schedule SET version = :version, segments = :segments::jsonb
+UPDATE usage_schedule
+SET version = :version, segments = :segments::jsonb, credits = :credits::jsonb
 WHERE customer_id = :customer_id;
 
 -- name: customers_with_windows
@@ -329,18 +330,21 @@ LIMIT 20;
 
 -- name: reserve
 -- Hold quantities of windows, where the limit allows it and the cached version still holds.
-INSERT INTO usage_total AS t (customer_id, meter_id, start_at, end_at, version, used, reserved)
-VALUES (%s::uuid, %s::integer, %s::timestamptz, %s::timestamptz, %s::bigint, 0, %s::numeric)
+INSERT INTO usage_total AS t
+    (customer_id, meter_id, start_at, dimensions, end_at, version, used, reserved)
+VALUES (%s::uuid, %s::integer, %s::timestamptz, %s::text, %s::timestamptz, %s::bigint, 0,
+    %s::numeric)
 ON CONFLICT (customer_id, meter_id, start_at, dimensions) DO UPDATE
     SET reserved = t.reserved + excluded.reserved
     WHERE t.version = excluded.version AND t.end_at = excluded.end_at
         AND (t.quota_limit IS NULL OR t.used + t.reserved + excluded.reserved <= t.quota_limit)
-RETURNING customer_id, meter_id, start_at;
+RETURNING customer_id, meter_id, start_at, dimensions;
 
 -- name: lock_windows
 -- Locks: these windows, to decide one by one when not all of what was asked fits.
 SELECT t.customer_id, t.meter_id, t.start_at, t.end_at, t.version, t.used, t.reserved,
-    t.quota_limit, t.included, t.dimensions, t.alerts
+    t.quota_limit, t.included, t.dimensions, t.alerts, t.period_at, t.earlier, t.base, t.free,
+    t.credit
 FROM usage_total t
 WHERE (t.customer_id, t.meter_id, t.start_at, t.dimensions) IN (
     SELECT w.customer_id, w.meter_id, w.start_at, ''
@@ -352,23 +356,32 @@ FOR UPDATE;
 -- name: lock_window_at
 -- Locks: a customer's window of a meter that holds an instant.
 SELECT customer_id, meter_id, start_at, end_at, version, used, reserved, quota_limit, included,
-    dimensions, alerts
+    dimensions, alerts, period_at, earlier, base, free, credit
 FROM usage_total
 WHERE customer_id = :customer_id AND meter_id = :meter_id AND dimensions = ''
     AND start_at <= :moment AND :moment < end_at
 FOR UPDATE;
 
--- name: unreserve!
--- Give back what was held of a window, also when a plan change has cut it since.
+-- name: unreserve
+-- Give back what was held of a window, also when a plan change has cut it since; say whether later
+-- windows depend on it.
 UPDATE usage_total SET reserved = reserved - :quantity
 WHERE customer_id = :customer_id AND meter_id = :meter_id AND dimensions = ''
-    AND start_at = :start_at;
+    AND start_at = :start_at
+RETURNING period_at IS NOT NULL;
 
 -- name: meter_totals
 -- All usage of a customer's windows that end in a stretch of time, for billing.
 SELECT customer_id, meter_id, start_at, end_at, used
 FROM usage_total
 WHERE customer_id = ANY(:customer_ids::uuid[]) AND dimensions = ''
+    AND start_at >= :since::timestamptz AND end_at <= :until::timestamptz AND used > 0;
+
+-- name: grouped_totals
+-- The usage of a customer's groups in windows that end in a stretch of time, for billing.
+SELECT customer_id, meter_id, start_at, end_at, dimensions, used
+FROM usage_total
+WHERE customer_id = ANY(:customer_ids::uuid[]) AND dimensions <> ''
     AND start_at >= :since::timestamptz AND end_at <= :until::timestamptz AND used > 0;
 
 -- archives and retention (archive.py)
@@ -381,9 +394,20 @@ SELECT accepts_from, deleted_until, archive_sha256 FROM usage_retention;
 -- Locks: the boundary, shared, so that it does not move while old events come in.
 SELECT accepts_from, deleted_until, archive_sha256 FROM usage_retention FOR SHARE;
 
+-- name: hold_boundary
+-- Locks: the boundary, shared, and without a write to its row: batches take it by the thousand.
+SELECT pg_advisory_xact_lock_shared(hashtextextended('convergio.usage_retention', 0));
+
+-- name: read_boundary
+-- From when on events are taken.
+SELECT accepts_from FROM usage_retention;
+
 -- name: lock_retention^
--- Locks: the boundary, to move it.
-SELECT accepts_from, deleted_until, archive_sha256 FROM usage_retention FOR UPDATE;
+-- Locks: the boundary, to move it, once nobody holds it any more.
+SELECT accepts_from, deleted_until, archive_sha256
+FROM usage_retention
+WHERE pg_advisory_xact_lock(hashtextextended('convergio.usage_retention', 0))::text IS NOT NULL
+FOR UPDATE;
 
 -- name: save_retention!
 -- Store the boundary and how far the month that is going has come.
@@ -449,23 +473,97 @@ WHERE e.customer_id = b.customer_id AND e.event_key = b.event_key
 RETURNING e.customer_id, e.event_key;
 
 -- name: page_metered
--- The next events, in the order of their keys, that a meter counted for a customer in a period.
+-- The next events, in the order of their keys, that a meter counted for a customer in a period:
+-- all, or those whose dimension at a place is listed, or is not.
 SELECT u.event_key, u.occurred_at, u.quantity, e.source, e.event_id
 FROM metered_usage AS u
 JOIN usage_event AS e ON e.customer_id = u.customer_id AND e.event_key = u.event_key
 WHERE u.customer_id = :customer_id AND u.meter_id = :meter_id
     AND u.occurred_at >= :since::timestamptz AND u.occurred_at < :until::timestamptz
     AND u.event_key > :after::uuid
+    AND (:place::integer IS NULL
+        OR COALESCE((('[' || u.dimensions || ']')::jsonb ->> :place::integer)
+            = ANY(:listed::text[]), false) = :is_listed::boolean)
 ORDER BY u.event_key
 LIMIT :size;
 
 -- name: usage_marks
--- One number for all usage of a customer in windows that begin before an instant: any change of a
--- total there changes it.
-SELECT w.place, COALESCE(sum(hashtextextended(
-    concat_ws(' ', t.meter_id, t.start_at, t.end_at, t.dimensions, t.used), 0)), 0) AS mark
-FROM unnest(:places::integer[], :customer_ids::uuid[], :untils::timestamptz[])
-    AS w (place, customer_id, until)
-LEFT JOIN usage_total AS t
-    ON t.customer_id = w.customer_id AND t.start_at < w.until AND t.used > 0
+-- One number for all usage of a customer in windows that begin before an instant, for each of two:
+-- any change of a total there changes it.
+SELECT w.place,
+    COALESCE(sum(hash_record_extended(
+        ROW(t.meter_id, t.start_at, t.end_at, t.dimensions, t.used), 0))
+        FILTER (WHERE t.start_at < w.earlier), 0) AS earlier_mark,
+    COALESCE(sum(hash_record_extended(
+        ROW(t.meter_id, t.start_at, t.end_at, t.dimensions, t.used), 0))
+        FILTER (WHERE t.start_at < w.later), 0) AS later_mark
+FROM unnest(:places::integer[], :customer_ids::uuid[], :earlier::timestamptz[],
+    :later::timestamptz[]) AS w (place, customer_id, earlier, later)
+JOIN usage_total AS t
+    ON t.customer_id = w.customer_id AND t.start_at < GREATEST(w.earlier, w.later) AND t.used > 0
 GROUP BY w.place;
+
+-- windows that share an allowance or credit (windows.py)
+
+-- name: find_schedules
+-- The schedules of customers, to read them.
+SELECT customer_id, version, segments, credits
+FROM usage_schedule
+WHERE customer_id = ANY(:customer_ids::uuid[]);
+
+-- name: find_credited_schedules
+-- The schedules of those customers who have credit in units.
+SELECT customer_id, version, segments, credits
+FROM usage_schedule
+WHERE customer_id = ANY(:customer_ids::uuid[]) AND credits <> '[]';
+
+-- name: find_followed
+-- Of these windows the customers and meters that have a later one.
+SELECT DISTINCT w.customer_id, w.meter_id
+FROM unnest(:customer_ids::uuid[], :meter_ids::integer[], :starts::timestamptz[])
+    AS w (customer_id, meter_id, start_at)
+JOIN usage_total t ON t.customer_id = w.customer_id AND t.meter_id = w.meter_id
+    AND t.dimensions = '' AND t.start_at > w.start_at AND t.start_at < t.end_at;
+
+-- name: lock_meter_windows
+-- Locks: every window of customers' meters, in the order of their key.
+SELECT t.customer_id, t.meter_id, t.start_at, t.end_at, t.version, t.used, t.reserved,
+    t.quota_limit, t.included, t.dimensions, t.alerts, t.period_at, t.earlier, t.base, t.free,
+    t.credit
+FROM usage_total t
+WHERE (t.customer_id, t.meter_id) IN (
+    SELECT w.customer_id, w.meter_id
+    FROM unnest(:customer_ids::uuid[], :meter_ids::integer[]) AS w (customer_id, meter_id))
+    AND t.dimensions = '' AND t.start_at < t.end_at
+ORDER BY t.customer_id, t.meter_id, t.start_at
+FOR UPDATE;
+
+-- name: find_meter_windows
+-- Every window of customers' meters, in the order of their key.
+SELECT t.customer_id, t.meter_id, t.start_at, t.end_at, t.version, t.used, t.reserved,
+    t.quota_limit, t.included, t.dimensions, t.alerts, t.period_at, t.earlier, t.base, t.free,
+    t.credit
+FROM usage_total t
+WHERE (t.customer_id, t.meter_id) IN (
+    SELECT w.customer_id, w.meter_id
+    FROM unnest(:customer_ids::uuid[], :meter_ids::integer[]) AS w (customer_id, meter_id))
+    AND t.dimensions = '' AND t.start_at < t.end_at
+ORDER BY t.customer_id, t.meter_id, t.start_at;
+
+-- name: save_standing!
+-- Store what a window may use since what it depends on has changed.
+UPDATE usage_total
+SET version = :version, quota_limit = :quota_limit, included = :included,
+    alerts = :alerts::integer[], period_at = :period_at, earlier = :earlier, base = :base,
+    free = :free, credit = :credit
+WHERE customer_id = :customer_id AND meter_id = :meter_id AND start_at = :start_at
+    AND dimensions = '';
+
+-- name: page_shared
+-- The next customers and meters of whom windows share an allowance or credit, for `verify`.
+SELECT DISTINCT t.customer_id, t.meter_id
+FROM usage_total t
+WHERE t.dimensions = '' AND t.period_at IS NOT NULL
+    AND (t.customer_id, t.meter_id) > (:after_customer::uuid, :after_meter::integer)
+ORDER BY t.customer_id, t.meter_id
+LIMIT :size;

@@ -7,6 +7,7 @@ bad event gets its verdict and never sinks its batch.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import unquote
@@ -16,16 +17,37 @@ import msgspec
 from convergio.kernel.errors import Invalid, LimitExceeded
 from convergio.metering.model import BATCH_MAX, CORRECTIONS, OWN_SOURCES, Event, Verdict
 
+
+class _Time(msgspec.Struct):
+    """An event's time as it was written."""
+
+    time: str | None = None
+
+
 _many: Final = msgspec.json.Decoder(list[Event], float_hook=Decimal)
 _one: Final = msgspec.json.Decoder(Event, float_hook=Decimal)
+_times: Final = msgspec.json.Decoder(list[_Time])
+_time: Final = msgspec.json.Decoder(_Time)
 _parts: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _any: Final = msgspec.json.Decoder(float_hook=Decimal)
 _encode: Final = msgspec.json.Encoder().encode
 _ATTRIBUTES: Final = ("specversion", "id", "source", "type", "subject", "time")
 _JSON_MEDIA: Final = re.compile(rb"(application|text)/([\w.+-]+\+)?json", re.ASCII)
+_FINE: Final = re.compile(rb"\.[0-9]{7}")
+_FINE_TEXT: Final = re.compile(r"(\.[0-9]{6})[0-9]+")
 _QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _MALFORMED: Final = "the body is not well-formed JSON; mend it"
 _WHERE: Final = re.compile(r" - at `\$\.?(?:\[\.\.\.\]\.?)?([^`]*)`")
+
+
+class _Packed(msgspec.Struct):
+    """An event whose data is not JSON (CloudEvents JSON format 1.0.2, 3.1.1)."""
+
+    data_base64: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_packed: Final = msgspec.json.Decoder(_Packed)
+_BASE64: Final = b'"data_base64"'
 
 
 @dataclass(slots=True)
@@ -45,9 +67,19 @@ class Reading:
 
     def refuse_corrections(self) -> None:
         """Refuse to void or amend."""
+        if CORRECTIONS.isdisjoint({event.type for event in self.events}):
+            return
         detail = "this key lacks the scope usage:correct; create one that has it"
         refused = Verdict("rejected", "scope_missing", "type", detail)
         self._keep(lambda event: event.type not in CORRECTIONS, refused)
+
+    def settle(self, verdicts: list[Verdict]) -> None:
+        """Put the verdicts on the events in their places."""
+        if len(verdicts) == len(self.verdicts):
+            self.verdicts[:] = verdicts
+            return
+        for place, verdict in zip(self.places, verdicts, strict=True):
+            self.verdicts[place] = verdict
 
     def _keep(self, passes: Callable[[Event], bool], refused: Verdict) -> None:
         kept = []
@@ -62,7 +94,7 @@ class Reading:
 
 def read_events(body: bytes) -> Reading:
     """Decode one event or a list of them. Raises: Invalid for anything else, LimitExceeded."""
-    single = body.lstrip()[:1] != b"["
+    single = not body.startswith(b"[") and body.lstrip()[:1] != b"["
     try:
         events = [_one.decode(body)] if single else _many.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -70,9 +102,26 @@ def read_events(body: bytes) -> Reading:
             raise Invalid(_MALFORMED, code="malformed") from None
         return _one_by_one(body, single=single)
     _check_size(len(events))
-    if any(event.source.startswith(OWN_SOURCES) for event in events):
+    if _may_be_fine(body):
+        written = [_time.decode(body)] if single else _times.decode(body)
+        events = [_cut(event, one.time) for event, one in zip(events, written, strict=True)]
+    own = any(source.startswith(OWN_SOURCES) for source in {event.source for event in events})
+    if own or _BASE64 in body:
         return _one_by_one(body, single=single)
     return Reading(events, list(range(len(events))), [None] * len(events), single)
+
+
+def _may_be_fine(body: bytes) -> bool:
+    """Say whether a fraction may be in it that is finer than microseconds, perhaps in escapes."""
+    return _FINE.search(body) is not None or b"\\u" in body
+
+
+def _cut(event: Event, written: str | None) -> Event:
+    """Cut what is finer than a microsecond: the decoder rounds it, perhaps into the next period."""
+    if written is None or _FINE_TEXT.search(written) is None:
+        return event
+    time = msgspec.convert(_FINE_TEXT.sub(r"\1", written), datetime)
+    return msgspec.structs.replace(event, time=time)
 
 
 def is_binary(headers: Mapping[bytes, bytes]) -> bool:
@@ -125,10 +174,14 @@ def _one_by_one(body: bytes, *, single: bool) -> Reading:
     reading = Reading([], [], [None] * len(parts), single)
     for place, part in enumerate(parts):
         try:
-            event = _one.decode(part)
+            event = _cut(_one.decode(part), _time.decode(part).time)
             if event.source.startswith(OWN_SOURCES):
                 detail = f"sources that begin with {OWN_SOURCES} are the product's own"
                 reading.verdicts[place] = Verdict("rejected", "bad_id", "source", detail)
+                continue
+            if _BASE64 in bytes(part) and _packed.decode(part).data_base64 is not msgspec.UNSET:
+                detail = "send the properties as JSON in `data`; data_base64 is not read"
+                reading.verdicts[place] = Verdict("rejected", "bad_event", "data_base64", detail)
                 continue
             reading.events.append(event)
             reading.places.append(place)

@@ -1,14 +1,13 @@
-"""Pure decisions of the meter: an event's key, its row, its quantities and its window.
+"""Pure decisions of the meter: an event's key, its row, its quantities.
 
-The loop over events that uses them is `intake.py`.
+The loop over events that uses them is `intake.py`; windows are laid in `schedule.py`.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from functools import lru_cache
 from hashlib import blake2b, sha256
 from typing import Any, Final
 from uuid import UUID
@@ -17,12 +16,10 @@ import msgspec
 
 from convergio.catalog.model import Meter
 from convergio.catalog.rules import property_text
-from convergio.kernel.periods import Calendar, Interval, Period
+from convergio.kernel.errors import Invalid
 from convergio.kernel.quantity import add_up, quantity_text
 from convergio.metering.model import (
     EVENT_QUANTITY_DIGITS_MAX,
-    Schedule,
-    Segment,
     WindowRow,
 )
 
@@ -78,6 +75,12 @@ def instant(microseconds_: int) -> datetime:
     return _EPOCH_2000 + timedelta(microseconds=microseconds_)
 
 
+def instant_bytes(microseconds_: int) -> bytes:
+    """Return the instant as Postgres writes a timestamptz in a session whose zone is UTC."""
+    text, _, part = instant(microseconds_).isoformat(" ")[:-6].partition(".")
+    return f"{text}.{part.rstrip('0')}+00".encode() if part else f"{text}+00".encode()
+
+
 def nanos(value: object) -> int | None:
     """Return a quantity in billionths of a unit, or None when it is not a valid one.
 
@@ -101,6 +104,17 @@ def nanos_text(quantity: int) -> str:
     """Return billionths of a unit as plain decimal text."""
     whole, part = divmod(quantity, NANO)
     return f"{whole}.{part:09d}" if part else str(whole)
+
+
+def nanos_bytes(quantity: int) -> bytes:
+    """Return `nanos_text` as the bytes that travel."""
+    whole, part = divmod(quantity, NANO)
+    return b"%d" % whole if not part else b"%d.%09d" % (whole, part)
+
+
+def stored_nanos(text: bytes | None) -> int:
+    """Return billionths out of a stored quantity, which has nine decimals always."""
+    return int((text or b"0").replace(b".", b""))
 
 
 def nanos_decimal(quantity: int) -> Decimal:
@@ -203,6 +217,15 @@ def _compiled(meter: Meter, older: tuple[MeterPlan, ...]) -> MeterPlan:
     )
 
 
+def is_null(meter: MeterPlan, data: Mapping[str, Any]) -> bool:
+    """Say whether the meter's value is a null that was sent.
+
+    A missing one counts as the default and a stored null does too, but none comes in any more: a
+    sender who writes it has a quantity in mind, and the default is not it.
+    """
+    return meter.value is not None and data.get(meter.value, 0) is None
+
+
 def dimensions(names: Sequence[str], data: Mapping[str, Any]) -> str:
     """Return an event's group as text: its values in the meter's order, as JSON writes them."""
     found = (property_text(data.get(name)) for name in names)
@@ -216,66 +239,20 @@ def value_hash(value: object) -> UUID:
 
 
 def marks(row: WindowRow) -> tuple[tuple[int, int], ...]:
-    """Return the alerts of a window as (percent, billionths of a unit), the lowest first."""
-    base = row.included if row.quota_limit is None else row.quota_limit
+    """Return the alerts of a window as (percent, billionths of a unit), the lowest first.
+
+    They are percentages of the period's own allowance, without credit; what earlier windows of
+    the period used counts towards them.
+    """
+    base = row.base
+    if row.period_at is None:
+        base = row.included if row.quota_limit is None else row.quota_limit
     if not base or row.dimensions:
         return ()
-    whole = int(base * NANO)
-    return tuple((percent, -(-whole * percent // 100)) for percent in sorted(row.alerts))
-
-
-@lru_cache(maxsize=4096)
-def _calendar(anchor: datetime, time_zone: str, interval: Interval) -> Calendar:
-    return Calendar(anchor, time_zone, interval)
-
-
-def segment_at(schedule: Schedule, moment: datetime) -> tuple[Segment, datetime | None]:
-    """Return the segment in force at a moment, and the instant at which the next one starts."""
-    chosen, following = schedule.segments[0], None
-    for segment in schedule.segments[1:]:
-        if segment.starts_at is not None and segment.starts_at <= moment:
-            chosen = segment
-        else:
-            following = segment.starts_at
-            break
-    return chosen, following
-
-
-def window_at(schedule: Schedule, meter_key: str, moment: datetime) -> Period:
-    """Return the window of a meter that contains the moment: a calendar period cut by segments."""
-    segment, following = segment_at(schedule, moment)
-    limit = segment.limits.get(meter_key)
-    interval = limit.interval if limit and limit.interval else segment.interval
-    calendar = _calendar(segment.anchor, segment.time_zone, interval)
-    period = calendar.period(calendar.number_at(moment))
-    start = max(period.start, segment.starts_at) if segment.starts_at else period.start
-    return Period(start, min(period.end, following) if following else period.end)
-
-
-def with_segment(schedule: Schedule, segment: Segment) -> Schedule:
-    """Return the schedule with a segment that replaces everything from its start on."""
-    start = segment.starts_at
-    kept = tuple(
-        old
-        for old in schedule.segments
-        if start is not None and (old.starts_at is None or old.starts_at < start)
+    whole, before = int(base * NANO), int((row.earlier or 0) * NANO)
+    return tuple(
+        (percent, max(0, -(-whole * percent // 100) - before)) for percent in sorted(row.alerts)
     )
-    return Schedule(schedule.version + 1, (*kept, segment))
-
-
-_ONE_BY_ONE: Final = 64
-_MANY: Final = 256
-
-
-def portions(size: int) -> Iterator[tuple[int, int]]:
-    """Split a number of rows into few statement sizes: 256s, 64s, then the exact rest."""
-    start = 0
-    for step in (_MANY, _ONE_BY_ONE):
-        while size - start >= step:
-            yield start, start + step
-            start += step
-    if start < size:
-        yield start, size
 
 
 def fitting(window: WindowRow, asks: Sequence[Decimal]) -> list[bool]:
@@ -310,3 +287,29 @@ def event_data(meter: Meter, quantity: Decimal) -> dict[str, str] | None:
 def plain(quantity: Decimal) -> str:
     """Return a quantity as text for a person."""
     return quantity_text(quantity)
+
+
+UNIT_SECONDS: Final = {
+    "minute": 60,
+    "hour": 3_600,
+    "day": 86_400,
+    "week": 604_800,
+    "month": 28 * 86_400,
+    "quarter": 90 * 86_400,
+    "year": 365 * 86_400,
+}
+BUCKETS_MAX: Final = 100_000
+GROUPS_WEIGHT: Final = 5
+_OPEN_SPAN: Final = timedelta(days=549)  # 18 months
+
+
+def check_cost(by: str, since: datetime | None, until: datetime | None, *, by_group: bool) -> None:
+    """Refuse a question about usage that could come to more buckets than one may ask for.
+
+    Where no span is named it is taken to be as long as events are kept at least. Raises: Invalid.
+    """
+    span = _OPEN_SPAN if since is None or until is None else until - since
+    most = BUCKETS_MAX // (GROUPS_WEIGHT if by_group else 1)
+    if span.total_seconds() / UNIT_SECONDS[by] > most:
+        detail = f"this may come to over {most} buckets; ask for longer ones, or from and to closer"
+        raise Invalid(detail, code="too_costly", field="by")

@@ -1,11 +1,11 @@
 """SQL of the meter: one function a query, same name."""
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -13,11 +13,14 @@ from psycopg import errors as pg
 
 from convergio.infra import sql
 from convergio.infra.db import Tx
+from convergio.infra.pipe import Question, Values
 from convergio.kernel.errors import Fault
 from convergio.kernel.periods import Period
 from convergio.metering.model import (
     DEFAULT_SEGMENT,
     Correction,
+    Credit,
+    Differing,
     MeteredEvent,
     Retention,
     Schedule,
@@ -26,13 +29,17 @@ from convergio.metering.model import (
     Usage,
     WindowRow,
 )
-from convergio.metering.rules import portions
 
 _QUERIES: Final = sql.load(Path(__file__).with_name("queries.sql"))
+Instant = datetime | None
+Marks = tuple[Decimal, Decimal]
+_UNUSED: Final = (Decimal(0), Decimal(0))
 _SIGNATURE: Final = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _TRAILER: Final = b"\xff\xff"
 _segments: Final = msgspec.json.Decoder(tuple[Segment, ...])
+_credits: Final = msgspec.json.Decoder(tuple[Credit, ...])
 _encode: Final = msgspec.json.Encoder(decimal_format="string").encode
+T = TypeVar("T")
 
 
 class Span(NamedTuple):
@@ -42,16 +49,6 @@ class Span(NamedTuple):
     since: datetime
     until: datetime
     meter_id: int | None = None
-
-
-class Moved(NamedTuple):
-    """A window's new total."""
-
-    customer_id: UUID
-    meter_id: int
-    start_at: datetime
-    dimensions: str
-    used: Decimal
 
 
 class HasDuplicates(Exception):
@@ -67,6 +64,11 @@ def copy_events(tx: Tx, rows: Sequence[bytes]) -> None:
         raise HasDuplicates from None
 
 
+def insert_events(rows: Sequence[Values]) -> list[Question[Any]]:
+    """Ask to store a few rows, given in binary form."""
+    return _asked("insert_events", rows, is_binary=True)
+
+
 def insert_new_events(tx: Tx, rows: Sequence[Sequence[object]]) -> set[tuple[UUID, UUID]]:
     """Insert what is not there yet; return the keys of what was new."""
     return {(row[0], row[1]) for row in _in_portions(tx, "insert_new_events", rows)}
@@ -77,31 +79,27 @@ def compare_events(tx: Tx, rows: Sequence[Sequence[object]]) -> dict[tuple[UUID,
     return {(row[0], row[1]): row[2] for row in _in_portions(tx, "compare_events", rows)}
 
 
-def add_to_totals(tx: Tx, rows: Sequence[Sequence[object]]) -> int:
-    """Add to windows; return how many still had the version that the caller knew."""
-    return len(_in_portions(tx, "add_to_totals", rows))
+def add_to_totals(rows: Sequence[Values]) -> list[Question[list[Values]]]:
+    """Ask to add to windows; answered by the places and new totals of those that moved.
+
+    The others do not have the version any more that the caller knew.
+    """
+    return _asked("add_to_totals", rows)
 
 
-def add_to_watched_totals(tx: Tx, rows: Sequence[Sequence[object]]) -> list[Moved]:
-    """Add to windows; return the new totals of those that still had the known version."""
-    return [Moved(*row) for row in _in_portions(tx, "add_to_watched_totals", rows)]
+def raise_totals(rows: Sequence[Values]) -> list[Question[list[Values]]]:
+    """Ask to raise windows of max meters; answered as `add_to_totals`."""
+    return _asked("raise_totals", rows)
 
 
-def raise_totals(tx: Tx, rows: Sequence[Sequence[object]]) -> list[Moved]:
-    """Raise windows of max meters; return as `add_to_watched_totals`."""
-    return [Moved(*row) for row in _in_portions(tx, "raise_totals", rows)]
+def set_totals(rows: Sequence[Values]) -> list[Question[list[Values]]]:
+    """Ask to set windows of last meters; answered as `add_to_totals`."""
+    return _asked("set_totals", rows)
 
 
-def set_totals(tx: Tx, rows: Sequence[Sequence[object]]) -> list[Moved]:
-    """Set windows of last meters; return as `add_to_watched_totals`."""
-    return [Moved(*row) for row in _in_portions(tx, "set_totals", rows)]
-
-
-def add_unique_values(
-    tx: Tx, rows: Sequence[Sequence[object]]
-) -> list[tuple[UUID, int, datetime, str]]:
-    """Remember values; return the window of each that is new, once a value."""
-    return [(row[0], row[1], row[2], row[3]) for row in _in_portions(tx, "add_unique_values", rows)]
+def add_unique_values(rows: Sequence[Values]) -> list[Question[list[Values]]]:
+    """Ask to remember values; answered by the place of each that is new, once a value."""
+    return _asked("add_unique_values", rows)
 
 
 def raise_alerts(tx: Tx, rows: Sequence[Sequence[object]]) -> set[tuple[UUID, int, datetime, str]]:
@@ -109,14 +107,28 @@ def raise_alerts(tx: Tx, rows: Sequence[Sequence[object]]) -> set[tuple[UUID, in
     return {(row[0], row[1], row[2], row[3]) for row in _in_portions(tx, "raise_alerts", rows)}
 
 
-def reserve(tx: Tx, rows: Sequence[Sequence[object]]) -> set[tuple[UUID, int, datetime]]:
-    """Hold quantities; return the windows in which all that was asked for fitted."""
-    return {(row[0], row[1], row[2]) for row in _in_portions(tx, "reserve", rows)}
+def reserve(rows: Sequence[Values]) -> list[Question[list[Values]]]:
+    """Ask to hold quantities; answered by the place of each window in which all fitted."""
+    return _asked("reserve", rows)
+
+
+def _asked(
+    name: str, rows: Sequence[Values], *, is_binary: bool = False
+) -> list[Question[list[Values]]]:
+    return [
+        Question(
+            sql.repeated(_QUERIES[name], end - start),
+            [value for row in rows[start:end] for value in row],
+            list,
+            is_binary,
+        )
+        for start, end in sql.portions(len(rows))
+    ]
 
 
 def _in_portions(tx: Tx, name: str, rows: Sequence[Sequence[object]]) -> list[tuple[Any, ...]]:
     found: list[tuple[Any, ...]] = []
-    for start, end in portions(len(rows)):
+    for start, end in sql.portions(len(rows)):
         query = sql.repeated(_QUERIES[name], end - start)
         found += tx.placed(query, [value for row in rows[start:end] for value in row])
     return found
@@ -132,13 +144,9 @@ def find_windows(
 ) -> list[WindowRow]:
     """Return the windows that touch a stretch of time, and those of their groups that are named."""
     return tx.many(
-        _QUERIES["find_windows"],
-        WindowRow,
-        customer_ids=list(customer_ids),
-        groups=["", *groups],
-        since=since,
-        until=until,
-    )
+        _QUERIES["find_windows"], WindowRow, customer_ids=list(customer_ids),
+        groups=["", *groups], since=since, until=until,
+    )  # fmt: skip
 
 
 def find_all_windows(tx: Tx, customer_id: UUID) -> list[WindowRow]:
@@ -157,18 +165,7 @@ def reshape_window(tx: Tx, row: WindowRow) -> None:
 
 
 def _columns(row: WindowRow) -> dict[str, object]:
-    return {
-        "customer_id": row.customer_id,
-        "meter_id": row.meter_id,
-        "start_at": row.start_at,
-        "end_at": row.end_at,
-        "version": row.version,
-        "used": row.used,
-        "quota_limit": row.quota_limit,
-        "included": row.included,
-        "dimensions": row.dimensions,
-        "alerts": list(row.alerts),
-    }
+    return asdict(row) | {"alerts": list(row.alerts)}
 
 
 def add_default_schedules(tx: Tx, customer_ids: Sequence[UUID]) -> None:
@@ -185,7 +182,21 @@ def lock_schedules(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, Schedule]
 
 def _schedules(tx: Tx, name: str, customer_ids: Sequence[UUID]) -> dict[UUID, Schedule]:
     rows = tx.tuples(_QUERIES[name], customer_ids=list(customer_ids))
-    return {row[0]: Schedule(row[1], _segments.decode(_encode(row[2]))) for row in rows}
+    return {row[0]: Schedule(row[1], _of(row[2], _segments), _of(row[3], _credits)) for row in rows}
+
+
+def _of(stored: object, decoder: msgspec.json.Decoder[T]) -> T:
+    return decoder.decode(_encode(stored))
+
+
+def find_schedules(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, Schedule]:
+    """Return schedules to read; who has none is left out."""
+    return _schedules(tx, "find_schedules", customer_ids)
+
+
+def find_credited_schedules(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, Schedule]:
+    """Return the schedules of those customers who have credit in units."""
+    return _schedules(tx, "find_credited_schedules", customer_ids)
 
 
 def save_schedule(tx: Tx, schedules: dict[UUID, Schedule]) -> None:
@@ -195,6 +206,7 @@ def save_schedule(tx: Tx, schedules: dict[UUID, Schedule]) -> None:
             "customer_id": customer_id,
             "version": schedule.version,
             "segments": _encode(schedule.segments).decode(),
+            "credits": _encode(schedule.credits).decode(),
         }
         for customer_id, schedule in sorted(schedules.items())
     ]
@@ -216,12 +228,7 @@ def count_groups(
     tx: Tx, windows: Sequence[tuple[UUID, int, datetime]]
 ) -> dict[tuple[UUID, int, datetime], int]:
     """Return how many groups windows have; those without any are left out."""
-    rows = tx.tuples(
-        _QUERIES["count_groups"],
-        customer_ids=[key[0] for key in windows],
-        meter_ids=[key[1] for key in windows],
-        starts=[key[2] for key in windows],
-    )
+    rows = tx.tuples(_QUERIES["count_groups"], **_by_key(windows))
     return {(row[0], row[1], row[2]): row[3] for row in rows}
 
 
@@ -264,15 +271,8 @@ def find_correction(tx: Tx, customer_id: UUID, event_key: UUID) -> Correction | 
 
 def save_correction(tx: Tx, correction: Correction) -> None:
     """Let an event count as this from now on."""
-    tx.run(
-        _QUERIES["save_correction"],
-        customer_id=correction.customer_id,
-        event_key=correction.event_key,
-        kind=correction.kind,
-        properties=_encode(correction.properties).decode(),
-        corrected_at=correction.corrected_at,
-        correction_key=correction.correction_key,
-    )
+    properties = _encode(correction.properties).decode()
+    tx.run(_QUERIES["save_correction"], **asdict(correction) | {"properties": properties})
 
 
 def fill_tombstone(tx: Tx, values: Sequence[object]) -> bool:
@@ -300,31 +300,11 @@ def usage_by_bucket(
 ) -> list[Usage]:
     """Return a page of usage in buckets of local time, and of groups."""
     return tx.many(
-        _QUERIES["usage_by_bucket"],
-        Usage,
-        meter_id=meter_id,
-        aggregation=aggregation,
-        unit=unit,
-        time_zone=time_zone,
-        customer_id=customer_id,
-        since=since,
-        until=until,
-        by_group=by_group,
-        after_start=after[0] if after else None,
-        after_dimensions=after[1] if after else "",
+        _QUERIES["usage_by_bucket"], Usage, meter_id=meter_id, aggregation=aggregation, unit=unit,
+        time_zone=time_zone, customer_id=customer_id, since=since, until=until, by_group=by_group,
+        after_start=after[0] if after else None, after_dimensions=after[1] if after else "",
         size=size,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Differing:
-    """A window and the two counts of it."""
-
-    customer_id: UUID
-    meter_id: int
-    start_at: datetime | None
-    used: Decimal
-    expected: Decimal
+    )  # fmt: skip
 
 
 def differing_windows(tx: Tx, *, gone_before: datetime) -> list[Differing]:
@@ -334,13 +314,7 @@ def differing_windows(tx: Tx, *, gone_before: datetime) -> list[Differing]:
 
 def lock_windows(tx: Tx, keys: Sequence[tuple[UUID, int, datetime]]) -> list[WindowRow]:
     """Return windows by their keys. Locks: them, in order."""
-    return tx.many(
-        _QUERIES["lock_windows"],
-        WindowRow,
-        customer_ids=[key[0] for key in keys],
-        meter_ids=[key[1] for key in keys],
-        starts=[key[2] for key in keys],
-    )
+    return tx.many(_QUERIES["lock_windows"], WindowRow, **_by_key(keys))
 
 
 def lock_window_at(tx: Tx, customer_id: UUID, meter_id: int, moment: datetime) -> WindowRow | None:
@@ -349,9 +323,51 @@ def lock_window_at(tx: Tx, customer_id: UUID, meter_id: int, moment: datetime) -
     return tx.one(query, WindowRow, customer_id=customer_id, meter_id=meter_id, moment=moment)
 
 
-def unreserve(tx: Tx, rows: Sequence[dict[str, object]]) -> int:
-    """Give back what was held; return how many windows were found."""
-    return tx.run_many(_QUERIES["unreserve"], rows)
+def find_followed(tx: Tx, keys: Sequence[tuple[UUID, int, datetime]]) -> set[tuple[UUID, int]]:
+    """Return of windows by their keys the customers and meters that have a later one."""
+    return {(row[0], row[1]) for row in tx.tuples(_QUERIES["find_followed"], **_by_key(keys))}
+
+
+def _by_key(keys: Sequence[tuple[UUID, int, datetime]]) -> dict[str, object]:
+    return {
+        "customer_ids": [key[0] for key in keys],
+        "meter_ids": [key[1] for key in keys],
+        "starts": [key[2] for key in keys],
+    }
+
+
+def lock_meter_windows(tx: Tx, meters: Sequence[tuple[UUID, int]]) -> list[WindowRow]:
+    """Return every window of customers' meters in the order of their key. Locks: them."""
+    return tx.many(_QUERIES["lock_meter_windows"], WindowRow, **_by_meter(meters))
+
+
+def find_meter_windows(tx: Tx, meters: Sequence[tuple[UUID, int]]) -> list[WindowRow]:
+    """Return every window of customers' meters in the order of their key."""
+    return tx.many(_QUERIES["find_meter_windows"], WindowRow, **_by_meter(meters))
+
+
+def _by_meter(meters: Sequence[tuple[UUID, int]]) -> dict[str, object]:
+    return {"customer_ids": [one[0] for one in meters], "meter_ids": [one[1] for one in meters]}
+
+
+def save_standing(tx: Tx, rows: Sequence[WindowRow]) -> None:
+    """Store what windows may use since what they depend on has changed."""
+    tx.run_many(_QUERIES["save_standing"], [_columns(row) for row in rows])
+
+
+def page_shared(tx: Tx, *, after: tuple[UUID, int], size: int) -> list[tuple[Any, ...]]:
+    """Return the next (customer, meter) of whom windows share an allowance or credit."""
+    query = _QUERIES["page_shared"]
+    return tx.tuples(query, after_customer=after[0], after_meter=after[1], size=size)
+
+
+def unreserve(tx: Tx, key: tuple[UUID, int, datetime], quantity: Decimal) -> bool | None:
+    """Give back what was held; say whether later windows depend on this one, None without it."""
+    found: bool | None = tx.value(
+        _QUERIES["unreserve"], customer_id=key[0], meter_id=key[1], start_at=key[2],
+        quantity=quantity,
+    )  # fmt: skip
+    return found
 
 
 def meter_totals(
@@ -372,8 +388,18 @@ def share_retention(tx: Tx) -> Retention:
     return _retention(tx.one(_QUERIES["share_retention"], Retention))
 
 
+def hold_boundary() -> Question[int]:
+    """Ask that the boundary stays until the transaction ends. Locks: it, shared."""
+    return Question(_QUERIES["hold_boundary"], (), len)
+
+
+def read_boundary(check: Callable[[bytes], None]) -> Question[None]:
+    """Ask for the boundary and have it checked, as the server writes it."""
+    return Question(_QUERIES["read_boundary"], (), lambda rows: check(rows[0][0] or b""))
+
+
 def lock_retention(tx: Tx) -> Retention:
-    """Return the boundary, to move it. Locks: it."""
+    """Return the boundary, to move it. Locks: it, when nobody holds it any more."""
     return _retention(tx.one(_QUERIES["lock_retention"], Retention))
 
 
@@ -385,12 +411,7 @@ def _retention(found: Retention | None) -> Retention:
 
 def save_retention(tx: Tx, retention: Retention) -> None:
     """Store a moved boundary."""
-    tx.run(
-        _QUERIES["save_retention"],
-        accepts_from=retention.accepts_from,
-        deleted_until=retention.deleted_until,
-        archive_sha256=retention.archive_sha256,
-    )
+    tx.run(_QUERIES["save_retention"], **asdict(retention))
 
 
 def oldest_event(tx: Tx, *, since: datetime) -> datetime | None:
@@ -429,39 +450,51 @@ def delete_events(
 ) -> list[tuple[UUID, UUID]]:
     """Delete a period's next events; return their keys, unordered. Locks: them, in order."""
     rows = tx.tuples(
-        _QUERIES["delete_events"],
-        after_customer=after[0],
-        after_key=after[1],
-        since=period.start,
-        until=period.end,
-        size=size,
-    )
+        _QUERIES["delete_events"], after_customer=after[0], after_key=after[1], since=period.start,
+        until=period.end, size=size,
+    )  # fmt: skip
     return [(customer_id, event_key) for customer_id, event_key in rows]
 
 
+def grouped_totals(
+    tx: Tx, customer_ids: Sequence[UUID], *, since: datetime, until: datetime
+) -> list[tuple[Any, ...]]:
+    """Return (customer, meter id, start, end, dimensions, used) of groups in a stretch of time."""
+    query = _QUERIES["grouped_totals"]
+    return tx.tuples(query, customer_ids=list(customer_ids), since=since, until=until)
+
+
 def page_metered(
-    tx: Tx, customer_id: UUID, meter_id: int, period: Period, *, after: UUID, size: int
+    tx: Tx,
+    customer_id: UUID,
+    meter_id: int,
+    period: Period,
+    *,
+    after: UUID,
+    size: int,
+    place: int | None = None,
+    listed: Iterable[str] = (),
+    is_listed: bool = True,
 ) -> list[MeteredEvent]:
-    """Return the next events, by key, that a meter counted for a customer in a period."""
+    """Return the next events, by key, that a meter counted for a customer in a period.
+
+    With a `place` of its dimensions, those whose value there is listed, or is not.
+    """
     return tx.many(
-        _QUERIES["page_metered"],
-        MeteredEvent,
-        customer_id=customer_id,
-        meter_id=meter_id,
-        since=period.start,
-        until=period.end,
-        after=after,
-        size=size,
-    )
+        _QUERIES["page_metered"], MeteredEvent, customer_id=customer_id, meter_id=meter_id,
+        since=period.start, until=period.end, after=after, size=size, place=place,
+        listed=list(listed), is_listed=is_listed,
+    )  # fmt: skip
 
 
-def usage_marks(tx: Tx, asked: Sequence[tuple[UUID, datetime]]) -> list[Decimal]:
-    """Return for each (customer, instant) one number for all usage before it, in their order."""
+def usage_marks(tx: Tx, asked: Sequence[tuple[UUID, Instant, Instant]]) -> list[Marks]:
+    """Return for each (customer, instant, instant) a number for all usage before each instant."""
     rows = tx.tuples(
         _QUERIES["usage_marks"],
         places=list(range(len(asked))),
-        customer_ids=[customer_id for customer_id, _ in asked],
-        untils=[until for _, until in asked],
+        customer_ids=[one[0] for one in asked],
+        earlier=[one[1] for one in asked],
+        later=[one[2] for one in asked],
     )
-    found = dict(rows)
-    return [found[place] for place in range(len(asked))]
+    found = {place: (earlier, later) for place, earlier, later in rows}
+    return [found.get(place, _UNUSED) for place in range(len(asked))]

@@ -6,100 +6,117 @@ aggregations in a fixed order, so that concurrent writers cannot deadlock.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
-from convergio.infra import outbox
 from convergio.infra.db import Tx
 from convergio.infra.outbox import Fact
-from convergio.kernel.periods import instant_text
-from convergio.metering import rules, store
+from convergio.infra.pipe import Question, Values
+from convergio.metering import alerts, following, rules, store
 from convergio.metering.errors import WindowsChanged
-from convergio.metering.intake import UNIQUE, Row, Window
-from convergio.metering.model import GROUPS_MAX
-from convergio.metering.store import Moved
+from convergio.metering.intake import Row, Window
 
-_Columns = tuple[Any, ...]
+Passed = tuple[Window, frozenset[int]]
+_Write = Callable[[Sequence[Values]], list[Question[list[Values]]]]
 _order: Final = attrgetter("key")
-Passed = tuple[Window, int]
+_SUMMED: Final = frozenset({"sum", "count"})
 
 
-def move(tx: Tx, rows: Sequence[Row], *, now: datetime) -> list[Passed]:
-    """Move the totals; return the windows that passed an alert, with how many of their marks.
+@dataclass(slots=True)
+class _Added:
+    """What a batch adds, by window: sums, maxima, last values, and values to be counted once."""
 
-    The caller drops these marks from its cache once the transaction is committed. Emits:
-    usage.threshold_reached, once a window and percentage. Raises: WindowsChanged.
+    sums: dict[Window, int] = field(default_factory=dict)
+    tops: dict[Window, int] = field(default_factory=dict)
+    lasts: dict[Window, tuple[int, bytes, int]] = field(default_factory=dict)
+    values: set[tuple[Window, UUID]] = field(default_factory=set)
+
+
+def move(
+    tx: Tx, rows: Sequence[Row], *, now: datetime, before: Sequence[Question[Any]] = ()
+) -> list[Passed]:
+    """Move the totals; return the windows that passed an alert, with its percentages.
+
+    `before` is asked first, in the same round trip. The caller drops these marks (`drop_marks`)
+    once the transaction is committed. Emits: usage.threshold_reached, once a window and
+    percentage. Raises: WindowsChanged.
     """
-    sums: dict[Window, int] = {}
-    tops: dict[Window, int] = {}
-    lasts: dict[Window, tuple[int, bytes, int]] = {}
-    values: set[tuple[Window, UUID]] = set()
+    added = _add_up(rows)
+    if added.values:
+        tx.together(*before)
+        before = ()
+        _add_unique(tx, added.values, added.sums)
+    parts: list[tuple[_Write, Mapping[Window, Any], Callable[[Any], Values]]] = [
+        (store.add_to_totals, added.sums, lambda sum_: (rules.nanos_bytes(sum_),)),
+        (store.raise_totals, added.tops, lambda top: (rules.nanos_bytes(top),)),
+        (store.set_totals, added.lasts, _last),
+    ]
+    questions, windows = list(before), list[Window]()
+    for write, quantities, values in parts:
+        ordered = _ordered(quantities)
+        windows += ordered
+        questions += write([(*one.columns, *values(quantities[one])) for one in ordered])
+    moved = [row for found in tx.together(*questions)[len(before) :] for row in found]
+    if len(moved) != len(windows):
+        raise WindowsChanged(window.customer for window in windows)
+    passed = _alert(tx, moved, windows, now=now)
+    shared = {
+        (w.customer.customer_id, w.meter_id, w.starts_at): w
+        for w in windows
+        if w.shared and not w.dimensions
+    }
+    following.follow(tx, shared, now=now)
+    return passed + _alert_shared(tx, shared, now=now)
+
+
+def drop_marks(passed: Sequence[Passed]) -> None:
+    """Forget the alerts that were told; another thread may have told and dropped the same."""
+    for window, told in passed:
+        window.marks = tuple(mark for mark in window.marks if mark[0] not in told)
+
+
+def _add_up(rows: Sequence[Row]) -> _Added:
+    added = _Added()
+    sums = added.sums
     for row in rows:
         for window, aggregation, quantity, item in row.adds:
-            if aggregation == "max":
-                tops[window] = max(tops.get(window, 0), quantity)
+            if aggregation in _SUMMED:
+                sums[window] = sums.get(window, 0) + quantity
+            elif aggregation == "max":
+                added.tops[window] = max(added.tops.get(window, 0), quantity)
             elif aggregation == "last":
                 newest = (row.moment, row.key[16:], quantity)
-                lasts[window] = max(lasts.get(window, newest), newest)
-            elif aggregation == UNIQUE and item is not None:
-                values.add((window, item))
-            else:
-                sums[window] = sums.get(window, 0) + quantity
-    if values:
-        _add_unique(tx, values, sums)
-    moved = _write_sums(tx, sums)
-    if tops:
-        moved += _write(tx, tops, store.raise_totals, lambda w: (rules.nanos_text(tops[w]),))
-    if lasts:
-        moved += _write(tx, lasts, store.set_totals, lambda w: _last(lasts[w]))
-    return _alert(tx, moved, {**sums, **tops, **lasts}, now=now)
+                added.lasts[window] = max(added.lasts.get(window, newest), newest)
+            elif item is not None:
+                added.values.add((window, item))
+    return added
 
 
-def _last(newest: tuple[int, bytes, int]) -> _Columns:
+def _last(newest: tuple[int, bytes, int]) -> Values:
     moment, key, quantity = newest
-    return rules.nanos_text(quantity), rules.instant(moment), UUID(bytes=key)
+    return rules.nanos_bytes(quantity), rules.instant_bytes(moment), key.hex().encode()
 
 
 def _add_unique(tx: Tx, values: set[tuple[Window, UUID]], sums: dict[Window, int]) -> None:
-    """Remember values, and add one to their window for each that is new."""
+    """Remember values, and add one to their window for each that is new.
+
+    Locks: the windows, first. A correction that counts one again forgets values under that lock,
+    so a value that is known here stays known until this transaction ends.
+    """
     ordered = sorted(values, key=lambda one: (*one[0].key, one[1]))
-    rows = [
-        (w.customer.customer_id, w.meter_id, w.starts_at, w.dimensions, item) for w, item in ordered
-    ]
-    windows = {
-        (w.customer.customer_id, w.meter_id, w.starts_at, w.dimensions): w for w, _ in ordered
-    }
+    windows: dict[Values, Window] = {window.place: window for window, _ in ordered}
+    places = {(w.customer.customer_id, w.meter_id, w.starts_at) for w in windows.values()}
+    store.lock_windows(tx, sorted(places))
     for window in windows.values():
         sums.setdefault(window, 0)  # written even without a new value, to prove the version
-    for key in store.add_unique_values(tx, rows):
-        sums[windows[key]] += rules.NANO
-
-
-def _write_sums(tx: Tx, sums: Mapping[Window, int]) -> list[Moved]:
-    """Add sums; the new totals are only asked for when an alert may be due."""
-    if any(window.marks for window in sums):
-        return _write(tx, sums, store.add_to_watched_totals, lambda w: (rules.nanos_text(sums[w]),))
-    ordered = _ordered(sums)
-    rows = [(*window.columns, rules.nanos_text(sums[window])) for window in ordered]
-    if store.add_to_totals(tx, rows) != len(rows):
-        raise WindowsChanged(window.customer for window in ordered)
-    return []
-
-
-def _write(
-    tx: Tx,
-    windows: Mapping[Window, object],
-    write: Callable[[Tx, Sequence[_Columns]], list[Moved]],
-    values: Callable[[Window], _Columns],
-) -> list[Moved]:
-    ordered = _ordered(windows)
-    moved = write(tx, [(*window.columns, *values(window)) for window in ordered])
-    if len(moved) != len(ordered):
-        raise WindowsChanged(window.customer for window in ordered)
-    return moved
+    rows = [(*window.place, item.hex.encode()) for window, item in ordered]
+    for new in tx.together(*store.add_unique_values(rows)):
+        for place in new:
+            sums[windows[place]] += rules.NANO
 
 
 def _ordered(windows: Mapping[Window, object]) -> list[Window]:
@@ -111,52 +128,57 @@ def _ordered(windows: Mapping[Window, object]) -> list[Window]:
 
 
 def _alert(
-    tx: Tx, moved: Sequence[Moved], windows: Mapping[Window, object], *, now: datetime
+    tx: Tx, moved: Sequence[Values], windows: Sequence[Window], *, now: datetime
 ) -> list[Passed]:
-    """Tell each percentage that a window has reached, unless somebody told it already."""
-    by_key = {w.key: w for w in windows if w.marks}
+    """Tell each percentage that a window has reached, unless somebody told it already.
+
+    `moved` are places of windows with their new totals.
+    """
+    watched: dict[Values, Window] = {
+        window.place: window for window in windows if window.marks and not window.shared
+    }
     passed: list[Passed] = []
-    due: dict[tuple[UUID, int, datetime, str], Fact] = {}
-    for row in moved:
-        start = rules.microseconds(row.start_at)
-        window = by_key.get((row.customer_id.bytes, row.meter_id, start, row.dimensions))
-        if window is None or row.dimensions:
+    due: dict[alerts.AlertKey, Fact] = {}
+    for row in moved if watched else ():
+        window = watched.get(row[:4])
+        marks = window.marks if window else ()  # another thread may have dropped some since
+        if window is None or not marks:
             continue
-        used = int(row.used * rules.NANO)
-        reached = [(percent, mark) for percent, mark in window.marks if used >= mark]
+        used = rules.stored_nanos(row[4])
+        reached = [percent for percent, mark in marks if used >= mark]
         if reached:
-            passed.append((window, len(reached)))
-        for percent, _ in reached:
-            key = (row.customer_id, row.meter_id, row.start_at, f"threshold:{percent}")
-            due[key] = _fact("usage.threshold_reached", row, percent=percent)
-    raise_once(tx, due, now=now)
+            passed.append((window, frozenset(reached)))
+        for percent in reached:
+            key, fact = alerts.threshold(
+                window.customer.customer_id,
+                window.meter_id,
+                window.starts_at,
+                percent,
+                used=rules.nanos_decimal(used),
+            )
+            due[key] = fact
+    alerts.raise_once(tx, due, now=now)
     return passed
 
 
-def raise_once(
-    tx: Tx, due: Mapping[tuple[UUID, int, datetime, str], Fact], *, now: datetime
-) -> None:
-    """Emit each fact whose key nobody has noted before."""
-    if due:
-        fresh = store.raise_alerts(tx, [(*key, now) for key in sorted(due)])
-        outbox.emit_many(tx, [due[key] for key in sorted(fresh)], now=now)
+def _alert_shared(
+    tx: Tx, windows: Mapping[following.WindowKey, Window], *, now: datetime
+) -> list[Passed]:
+    """Tell what the periods of windows that share them have reached, unless somebody told it.
 
-
-def _fact(name: str, row: Moved, *, percent: int) -> Fact:
-    data = {
-        "meter_id": row.meter_id,
-        "window_start": instant_text(row.start_at),
-        "percent": percent,
-        "used": rules.plain(row.used),
-    }
-    return Fact(name, row.customer_id, None, data)
-
-
-def groups_full(customer_id: UUID, meter_id: int, start_at: datetime) -> Fact:
-    """Return the fact that a window admits no further group."""
-    data = {
-        "meter_id": meter_id,
-        "window_start": instant_text(start_at),
-        "groups_max": GROUPS_MAX,
-    }
-    return Fact("usage.group_limit_reached", customer_id, None, data)
+    The rows say what the earlier windows used; a cached copy may be behind.
+    """
+    watched = {key: (window, window.marks) for key, window in windows.items() if window.marks}
+    if not watched:
+        return []
+    passed: list[Passed] = []
+    due: dict[alerts.AlertKey, Fact] = {}
+    for row in store.lock_windows(tx, sorted(watched)):
+        window, marks = watched[row.customer_id, row.meter_id, row.start_at]
+        untold = {percent for percent, _ in marks}
+        facts = {percent: fact for percent, fact in following.reached(row) if percent in untold}
+        due |= dict(facts.values())
+        if facts:
+            passed.append((window, frozenset(facts)))
+    alerts.raise_once(tx, due, now=now)
+    return passed

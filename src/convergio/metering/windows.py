@@ -3,22 +3,29 @@
 A window opens under the lock of its customer's schedule, so that a plan change waits or is seen,
 and that two writers who open one at once do not deadlock in its constraints. A group opens under
 the lock of its window's row, which counts the groups.
+
+Windows that share an allowance or credit follow each other: what an earlier one uses moves what a
+later one may. Who moves an earlier one holds its lock until the later ones were moved too, and who
+opens a later one locks the earlier ones first.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final, NamedTuple
 from uuid import UUID
 
 from convergio.infra.db import Tx
-from convergio.metering import rules, store, totals
+from convergio.metering import alerts, following, store
+from convergio.metering.allowance import standings
 from convergio.metering.model import ALERTS, GROUPS_MAX, Schedule, WindowRow
+from convergio.metering.schedule import terms_at
 
 FROM_EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 FOR_EVER: Final = datetime(9999, 1, 1, tzinfo=UTC)
-WindowKey = tuple[UUID, int, datetime]
+WindowKey = following.WindowKey
 
 
 class Moment(NamedTuple):
@@ -91,11 +98,24 @@ def _open(tx: Tx, lacking: Sequence[Moment]) -> None:
     holding = _holding(stored, lacking)
     lacking = [one for one, row in zip(lacking, holding, strict=True) if row is None]
     opened: dict[WindowKey, WindowRow] = {}
+    keys: dict[int, str] = {}
     for one in lacking:
         schedule = schedules[one.customer_id]
         row = new_window(one.customer_id, one.meter_id, one.meter_key, schedule, one.at)
         opened[one.customer_id, one.meter_id, row.start_at] = row
+        keys[one.meter_id] = one.meter_key
+    shared = {(row.customer_id, row.meter_id) for row in opened.values() if row.period_at}
+    if shared:
+        new = [row for row in opened.values() if (row.customer_id, row.meter_id) in shared]
+        rows = sorted([*store.lock_meter_windows(tx, sorted(shared)), *new], key=_key)
+        for _, after in following.changes(rows, schedules, keys):
+            if _key(after) in opened:
+                opened[_key(after)] = after
     store.open_windows(tx, [opened[key] for key in sorted(opened)])
+
+
+def _key(row: WindowRow) -> WindowKey:
+    return row.customer_id, row.meter_id, row.start_at
 
 
 def _open_groups(
@@ -128,8 +148,7 @@ def _open_groups(
         if len(names) > room:
             full.add(key)
     store.open_windows(tx, rows)
-    facts = {(*key, "groups"): totals.groups_full(*key) for key in full}
-    totals.raise_once(tx, facts, now=now)
+    alerts.raise_once(tx, dict(alerts.groups_full(*key) for key in full), now=now)
     return full
 
 
@@ -160,18 +179,18 @@ def recount(tx: Tx, span: store.Span) -> None:
 def new_window(
     customer_id: UUID, meter_id: int, meter_key: str, schedule: Schedule, moment: datetime
 ) -> WindowRow:
-    """Return the window that the schedule lays around a moment."""
-    period = rules.window_at(schedule, meter_key, moment)
-    limit = rules.segment_at(schedule, moment)[0].limits.get(meter_key)
-    return WindowRow(
+    """Return the window that the schedule lays around a moment, as if there were no other."""
+    terms = terms_at(schedule, meter_key, moment)
+    row = WindowRow(
         customer_id=customer_id,
         meter_id=meter_id,
-        start_at=period.start,
-        end_at=period.end,
+        start_at=terms.window.start,
+        end_at=terms.window.end,
         version=schedule.version,
         used=Decimal(0),
         reserved=Decimal(0),
-        quota_limit=limit.limit if limit else None,
-        included=limit.included if limit else None,
-        alerts=limit.alerts if limit else ALERTS,
+        quota_limit=None,
+        included=None,
+        alerts=terms.limit.alerts if terms.limit else ALERTS,
     )
+    return replace(row, **standings(schedule, meter_key, [row])[0]._asdict())

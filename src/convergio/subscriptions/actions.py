@@ -1,6 +1,6 @@
 """Subscribe, renew and cancel. Every verb locks, decides in `rules`, saves and emits."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from uuid import UUID
@@ -10,22 +10,23 @@ from convergio.catalog.model import Plan, Price
 from convergio.customers import actions as customers
 from convergio.infra import outbox
 from convergio.infra.db import Tx
+from convergio.infra.pipe import Question
 from convergio.kernel.errors import Difference, Rejected
 from convergio.kernel.periods import Calendar, Interval, instant_text
 from convergio.metering import actions as metering
-from convergio.subscriptions import errors, rules, steps, store
+from convergio.subscriptions import errors, gathering, rules, steps, store
 from convergio.subscriptions.model import (
     BillingView,
+    Change,
     ChangeState,
     Item,
-    Mark,
     Status,
     StoredPeriod,
     Subscription,
     Trial,
 )
 
-CanPay = Callable[[Tx, Sequence[UUID]], Collection[UUID]]
+CanPay = steps.CanPay
 
 
 def create(
@@ -38,9 +39,12 @@ def create(
     time_zone: str = "UTC",
     seats: int = 1,
     trial: Trial | None = None,
+    by_calendar: bool = False,
 ) -> Subscription:
     """Subscribe a customer to a plan at the prices that it sells today.
 
+    `by_calendar`: periods begin with the calendar's month (or year, quarter, week, day), and the
+    first is charged for its part; else they are counted from the start.
     Emits: subscription.created. Raises: NotFound, Invalid, Conflict (one live subscription).
     """
     created = create_many(
@@ -52,6 +56,7 @@ def create(
         time_zone=time_zone,
         seats=seats,
         trial=trial,
+        by_calendar=by_calendar,
     )
     return created[0]
 
@@ -66,6 +71,7 @@ def create_many(
     time_zone: str = "UTC",
     seats: int = 1,
     trial: Trial | None = None,
+    by_calendar: bool = False,
 ) -> list[Subscription]:
     """Subscribe many customers to one plan from one start; all of them or none.
 
@@ -76,25 +82,37 @@ def create_many(
         return []
     plan = _plan(tx, plan_key)
     rules.check_start(start, now=now)
+    if plan.add_on:
+        raise errors.only_beside_a_plan(plan.key)
     rules.check_seats(plan.prices, seats)
     if trial is not None:
+        if by_calendar:
+            raise errors.calendar_trial()
         rules.check_trial(trial)
         if trial.fallback_plan_key is not None:
             _plan(tx, trial.fallback_plan_key)
     accounts = customers.get_many(tx, customer_ids)
-    for currency in sorted({account.currency for account in accounts.values()}):
-        rules.check_prices(plan.prices, currency=currency)
-    return steps.insert(
-        tx,
-        {customer_id: account.currency for customer_id, account in accounts.items()},
-        plan.prices,
-        plan_key=plan.key,
-        seats=seats,
-        start=start,
-        now=now,
-        time_zone=time_zone,
-        trial=trial,
-    )
+    by_currency: dict[str, dict[UUID, str]] = {}
+    for customer_id, account in accounts.items():
+        by_currency.setdefault(account.currency, {})[customer_id] = account.currency
+    for currency in by_currency:
+        rules.check_prices(plan.in_currency(currency), currency=currency)
+    return [
+        one
+        for currency, some in by_currency.items()
+        for one in steps.insert(
+            tx,
+            some,
+            plan.in_currency(currency),
+            plan_key=plan.key,
+            seats=seats,
+            start=start,
+            now=now,
+            time_zone=time_zone,
+            trial=trial,
+            by_calendar=by_calendar,
+        )
+    ]
 
 
 def _plan(tx: Tx, plan_key: str) -> Plan:
@@ -131,21 +149,21 @@ def renew(
     """
     locked = store.lock_subscriptions(tx, customer_ids)
     steps.open_until(tx, customer_ids, until=until)
-    waiting = {
-        one.subscription_id: one for one in store.list_pending(tx, customer_ids, until=until)
-    }
+    waiting: dict[UUID, list[Change]] = {}
+    for each in store.list_pending(tx, customer_ids, until=until):
+        waiting.setdefault(each.subscription_id, []).append(each)
     trials = [one.customer_id for one in locked if rules.trial_ends(one, until)]
     payable = can_pay(tx, trials) if trials and can_pay is not None else ()
     current: list[Subscription] = []
     delays: dict[UUID, str] = {}
     for one in locked:
-        after, change = one, waiting.get(one.subscription_id)
-        if rules.is_due(one, change, until):
+        after, due = one, waiting.get(one.subscription_id, [])
+        if rules.is_due(one, due, until):
             try:
                 with tx.savepoint():
-                    after = steps.carry_out(tx, one, change, until=until, now=now, payable=payable)
+                    after = steps.carry_out(tx, one, due, until=until, now=now, payable=payable)
             except Rejected as error:
-                what = "change" if change else "end"
+                what = "change" if due else "end"
                 delays[one.customer_id] = f"its {what} must wait: {error.detail}"
         current.append(after)
     if [one.subscription_id for one in current] == [one.subscription_id for one in locked]:
@@ -155,24 +173,30 @@ def renew(
 
 
 def cancel(
-    tx: Tx, *, customer_id: UUID, at_period_end: bool, now: datetime, credit: bool = False
+    tx: Tx,
+    *,
+    customer_id: UUID,
+    at_period_end: bool,
+    now: datetime,
+    credit: bool = False,
+    can_pay: CanPay | None = None,
 ) -> Subscription:
     """End a customer's subscription, now or when what is paid for ends.
 
     Now: items and limits end at this instant and usage so far is billed at once; the fees of the
     begun periods stay owed, or with `credit` their unused part is given back. At period end: the
     last of the periods that run now, one an interval, decides; renew and the billing run carry it
-    out. A change that waits is dropped. Locks: the subscription. Emits: subscription.canceled or
-    subscription.ending. Raises: NotFound, Conflict.
+    out. What is due by now is carried out first, and a change that waits is dropped. Locks: the
+    subscription. Emits: subscription.canceled or subscription.ending. Raises: NotFound, Conflict.
     """
-    live = _live(tx, customer_id)
-    steps.open_until(tx, [customer_id], until=now)
+    live = steps.caught_up(tx, _live(tx, customer_id), now=now, can_pay=can_pay)
+    if live.status == Status.CANCELED:
+        return live  # its end had passed unnoticed, and keeps its instant
     if not at_period_end:
         at = now if live.cancel_at is None else min(now, live.cancel_at)
         at = max(at, live.started_at)
         return steps.end(tx, live, at=at, now=now, credited=credit)
-    current = store.find_current_end(tx, customer_id, live.subscription_id, instant=now)
-    ends_at = current or max(now, live.anchor_at)
+    ends_at = steps.paid_until(tx, live, now=now) or max(now, live.anchor_at)
     ending = rules.schedule_end(live, ends_at)
     store.save_state(tx, ending)
     store.settle_pending(tx, ending, ChangeState.DROPPED)
@@ -200,6 +224,11 @@ def set_status(tx: Tx, *, customer_id: UUID, status: Status, now: datetime) -> S
     store.save_state(tx, moved)
     steps.tell(tx, "subscription.updated", [moved], now=now)
     return moved
+
+
+def ask_live_status(customer_ids: bytes) -> Question[dict[bytes | None, str]]:
+    """Ask as `live_status` does, together with others: ids are an array in the server's text."""
+    return store.ask_live_status(customer_ids)
 
 
 def live_status(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, Status]:
@@ -230,22 +259,42 @@ def history(tx: Tx, customer_id: UUID) -> list[Subscription]:
     return store.list_subscriptions(tx, [customer_id])
 
 
-def for_billing(
+def page(
     tx: Tx,
     *,
-    after: UUID | None,
+    after: tuple[UUID, UUID],
     limit: int,
-    until: datetime,
-    now: datetime,
-    can_pay: CanPay | None = None,
-) -> list[BillingView]:
-    """Return the next customers in order, locked, renewed up to `until`, with all they stored.
+    customer_id: UUID | None = None,
+    plan_key: str | None = None,
+    status: Status | None = None,
+) -> list[Subscription]:
+    """Return the next subscriptions in the order of customer and time."""
+    return store.page_subscriptions(
+        tx, after=after, limit=limit, customer_id=customer_id, plan_key=plan_key, status=status
+    )
 
-    Locks: the subscriptions of these customers, so that two runs, or a run and a cancellation,
-    take turns. Emits: as `renew`.
-    """
-    customer_ids = store.page_customers(tx, after=after, limit=limit)
-    return for_customers(tx, customer_ids, until=until, now=now, can_pay=can_pay)
+
+def find(tx: Tx, customer_id: UUID, subscription_id: UUID) -> Subscription:
+    """Return one subscription of a customer. Raises: NotFound."""
+    for one in history(tx, customer_id):
+        if one.subscription_id == subscription_id:
+            return one
+    raise errors.unknown_subscription()
+
+
+def page_starts(tx: Tx, *, size: int) -> list[UUID]:
+    """Return where the pages of so many customers begin, but for the first."""
+    return store.page_starts(tx, size=size)
+
+
+def customers_in(tx: Tx, *, first: UUID, until: UUID | None) -> list[UUID]:
+    """Return the customers of a page, from `first` up to, not with, `until`, in order."""
+    return store.list_customers_in(tx, first=first, until=until)
+
+
+def customers_after(tx: Tx, *, after: UUID | None, limit: int) -> list[UUID]:
+    """Return the next customers, in order, that ever had a subscription."""
+    return store.page_customers(tx, after=after, limit=limit)
 
 
 def for_customers(
@@ -256,11 +305,17 @@ def for_customers(
     now: datetime,
     can_pay: CanPay | None = None,
 ) -> list[BillingView]:
-    """Return what `for_billing` does, for these customers. Locks and emits as it."""
-    current, delays = renew(tx, customer_ids, until=until, now=now, can_pay=can_pay)
-    floors = _floors(tx, customer_ids)
-    views = _views(tx, customer_ids, current, delays, until=until, floors=floors)
-    return _with_marks(tx, views, floors)
+    """Return these customers, locked and renewed up to `until`, with all that a run needs of them.
+
+    Locks: their subscriptions, so that two runs, or a run and a cancellation, take turns. Emits:
+    as `renew`.
+    """
+    found = gathering.gather(tx, customer_ids, until=until)
+    delays: Mapping[UUID, str] = {}
+    if found.due:
+        _, delays = renew(tx, found.due, until=until, now=now, can_pay=can_pay)
+        found.renewed(gathering.gather(tx, found.due, until=until))
+    return gathering.views(tx, customer_ids, found, delays, until=until)
 
 
 def _floors(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, datetime]:
@@ -272,28 +327,6 @@ def _floors(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, datetime]:
         for one, mark in zip(stored, found, strict=True)
         if one.mark == mark
     }
-
-
-def _with_marks(
-    tx: Tx, views: Sequence[BillingView], floors: Mapping[UUID, datetime]
-) -> list[BillingView]:
-    """Add where each subscription can be closed once all is billed, and the usage as it is now.
-
-    The marks are read before the usage is: what comes in between makes the next run look again.
-    """
-    wanted = [
-        (agreement.subscription, until)
-        for view in views
-        for agreement in view.agreements
-        for until in (rules.closable(agreement),)
-        if until is not None and until != floors.get(agreement.subscription.subscription_id)
-    ]
-    found = metering.usage_marks(tx, [(one.customer_id, until) for one, until in wanted])
-    marks = [
-        Mark(one.customer_id, one.subscription_id, until, mark)
-        for (one, until), mark in zip(wanted, found, strict=True)
-    ]
-    return rules.with_marks(views, marks, floors)
 
 
 def close(tx: Tx, views: Sequence[BillingView]) -> None:
@@ -322,7 +355,7 @@ def next_boundary(tx: Tx, customer_id: UUID, *, now: datetime) -> datetime | Non
 
 
 def as_stored(tx: Tx, *, after: UUID | None, limit: int, until: datetime) -> list[BillingView]:
-    """Return the next customers as `for_billing` does, but as they stand: nothing is changed.
+    """Return the next customers as `for_customers` does, but as they stand: nothing is changed.
 
     Every period is there, the closed ones too; `floors` says which a run would leave out.
     """
@@ -347,7 +380,7 @@ def _views(
 
 
 def count_billable(tx: Tx) -> int:
-    """Return how many customers `for_billing` goes through, for a progress bar."""
+    """Return how many customers a billing run goes through, for a progress bar."""
     return store.count_customers(tx)
 
 

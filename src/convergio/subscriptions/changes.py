@@ -15,7 +15,7 @@ from convergio.infra import outbox
 from convergio.infra.db import Tx
 from convergio.infra.ids import typeid
 from convergio.kernel.periods import instant_text
-from convergio.subscriptions import errors, rules, steps, store
+from convergio.subscriptions import errors, parts, rules, steps, store
 from convergio.subscriptions.model import (
     Change,
     ChangeState,
@@ -35,6 +35,7 @@ def change(
     seats: int | None = None,
     when: When | None = None,
     now: datetime,
+    can_pay: steps.CanPay | None = None,
 ) -> Subscription:
     """Put a customer on another plan or another number of seats, now or at the period's end.
 
@@ -44,9 +45,9 @@ def change(
     subscription.created where new periods begin. Raises: NotFound, Invalid, Conflict,
     LimitExceeded for too many changes a day.
     """
-    live = up_to_date(tx, customer_id, now=now)
+    live = up_to_date(tx, customer_id, now=now, can_pay=can_pay)
     rules.check_changeable(live)
-    current = [item for item in steps.items_of(tx, live) if item.active_until is None]
+    current = parts.of_plan(steps.items_of(tx, live))
     book = steps.prices_of(tx, current)
     old = [book[item.price_id] for item in current]
     had = rules.seats_of(current, book)
@@ -55,7 +56,9 @@ def change(
         plan = catalog.current(tx).plans.get(plan_key)
         if plan is None:
             raise errors.unknown_plan(plan_key)
-        new = list(plan.prices)
+        if plan.add_on:
+            raise errors.only_beside_a_plan(plan.key)
+        new = list(plan.in_currency(live.currency))
     rules.check_prices(new, currency=live.currency)
     wanted = rules.seats_for(new, had, seats)
     rules.check_seats(new, wanted)
@@ -82,7 +85,9 @@ def _change_now(tx: Tx, live: Subscription, target: Change, *, now: datetime) ->
 
 
 def _schedule(tx: Tx, live: Subscription, target: Change, *, now: datetime) -> Subscription:
-    ends_at = store.find_current_end(tx, live.customer_id, live.subscription_id, instant=now)
+    if ramp(tx, live):
+        raise errors.ramp_agreed()
+    ends_at = steps.paid_until(tx, live, now=now)
     store.settle_pending(tx, live, ChangeState.DROPPED)
     pending = rules.pending(target, effective_at=ends_at or max(now, live.anchor_at))
     store.insert_change(tx, pending)
@@ -101,9 +106,14 @@ def _schedule(tx: Tx, live: Subscription, target: Change, *, now: datetime) -> S
     return live
 
 
-def drop_change(tx: Tx, *, customer_id: UUID, now: datetime) -> Subscription:
-    """Take back a change that waits. Locks: the subscription. Raises: NotFound, Conflict."""
-    live = up_to_date(tx, customer_id, now=now)
+def drop_change(
+    tx: Tx, *, customer_id: UUID, now: datetime, can_pay: steps.CanPay | None = None
+) -> Subscription:
+    """Take back a change that waits, or every step of a ramp that is still to come.
+
+    Locks: the subscription. Raises: NotFound, Conflict.
+    """
+    live = up_to_date(tx, customer_id, now=now, can_pay=can_pay)
     if not store.settle_pending(tx, live, ChangeState.DROPPED):
         raise errors.nothing_pending()
     return live
@@ -115,73 +125,87 @@ def pending(tx: Tx, live: Subscription) -> Change | None:
     return next((one for one in every if one.state == ChangeState.PENDING), None)
 
 
-def pause(tx: Tx, *, customer_id: UUID, now: datetime) -> Subscription:
+def ramp(tx: Tx, live: Subscription) -> list[Change]:
+    """Return the agreed steps that are still to come, the next one first."""
+    every = store.list_changes(tx, live.customer_id, live.subscription_id)
+    steps_ = [one for one in every if one.state == ChangeState.QUEUED]
+    return sorted(steps_, key=lambda one: one.effective_at)
+
+
+def pause(
+    tx: Tx, *, customer_id: UUID, now: datetime, can_pay: steps.CanPay | None = None
+) -> Subscription:
     """Stop a subscription now; the unused part of its fees is credited, a waiting change dropped.
 
     Locks: the subscription. Emits: subscription.paused. Raises: NotFound, Conflict.
     """
-    live = up_to_date(tx, customer_id, now=now)
+    live = up_to_date(tx, customer_id, now=now, can_pay=can_pay)
     rules.check_changeable(live)
     if live.status == Status.TRIALING:
         raise errors.not_changeable(live.status)
     return steps.pause(tx, live, at=now, now=now)
 
 
-def resume(tx: Tx, *, customer_id: UUID, now: datetime) -> Subscription:
+def resume(
+    tx: Tx, *, customer_id: UUID, now: datetime, can_pay: steps.CanPay | None = None
+) -> Subscription:
     """Go on with a paused subscription: the rest of the period is charged from now on.
 
     One that was paused by the end of its trial begins its first paid period now. Locks: the
     subscription. Emits: subscription.updated, or subscription.canceled and subscription.created.
     Raises: NotFound, Conflict.
     """
-    live = up_to_date(tx, customer_id, now=now)
+    live = up_to_date(tx, customer_id, now=now, can_pay=can_pay)
     if live.status != Status.PAUSED:
         raise errors.cannot_become(live.status, Status.ACTIVE)
-    items = rules.paused_items(steps.items_of(tx, live))
+    every = rules.paused_items(steps.items_of(tx, live))
+    items = [item for item in every if item.add_on_key is None]
+    add_ons = [item for item in every if item.add_on_key is not None]
     book = steps.prices_of(tx, items)
     prices = [book[item.price_id] for item in items]
     seats = rules.seats_of(items, book)
-    if rules.never_began(items):
+    if rules.never_began(steps.items_of(tx, live)):
         steps.end(tx, live, at=now, now=now)
         (begun,) = steps.insert(
             tx, {customer_id: live.currency}, prices, plan_key=live.plan_key, seats=seats,
             start=now, now=now, time_zone=live.time_zone,
         )  # fmt: skip
+        steps.carry_add_ons(tx, add_ons, begun, at=now, now=now)
         return begun
     active = rules.move(live, Status.ACTIVE)
     store.save_state(tx, active)
     target = steps.change_to(
         active, live.plan_key, [p.price_id for p in prices], seats, effective_at=now, now=now
     )
-    return steps.go_to(tx, active, target, at=now, now=now)
+    resumed = steps.go_to(tx, active, target, at=now, now=now)
+    steps.carry_add_ons(tx, add_ons, resumed, at=now, now=now)
+    return resumed
 
 
-def reactivate(tx: Tx, *, customer_id: UUID, now: datetime) -> Subscription:
+def reactivate(
+    tx: Tx, *, customer_id: UUID, now: datetime, can_pay: steps.CanPay | None = None
+) -> Subscription:
     """Take back an end that is still to come.
 
     Locks: the subscription. Emits: subscription.updated. Raises: NotFound, Conflict.
     """
-    live = rules.reactivate(up_to_date(tx, customer_id, now=now))
+    live = rules.reactivate(up_to_date(tx, customer_id, now=now, can_pay=can_pay))
     store.save_state(tx, live)
     steps.tell(tx, "subscription.updated", [live], now=now)
     return live
 
 
-def up_to_date(tx: Tx, customer_id: UUID, *, now: datetime) -> Subscription:
+def up_to_date(
+    tx: Tx, customer_id: UUID, *, now: datetime, can_pay: steps.CanPay | None = None
+) -> Subscription:
     """Return the live subscription, locked, with everything done that was due by now.
 
-    A trial's end is left to `renew`, which knows who can pay. Raises: NotFound.
+    `can_pay` decides a trial that is over. Raises: NotFound; Conflict where it is left out.
     """
     live = store.lock_live(tx, customer_id)
     if live is None:
         raise errors.not_subscribed(customer_id)
-    steps.open_until(tx, [customer_id], until=now)
-    waiting = store.list_pending(tx, [customer_id], until=now)
-    ends = live.cancel_at is not None and live.cancel_at <= now
-    if (waiting or ends) and live.status != Status.TRIALING:
-        change_ = waiting[0] if waiting else None
-        live = steps.carry_out(tx, live, change_, until=now, now=now, payable=())
-        steps.open_until(tx, [customer_id], until=now)
+    live = steps.caught_up(tx, live, now=now, can_pay=can_pay)
     if live.status == Status.CANCELED:
         raise errors.not_subscribed(customer_id)
     return live

@@ -20,6 +20,12 @@ def already_subscribed(customer_id: UUID) -> Conflict:
     return Conflict(detail, code="already_subscribed", field="customer")
 
 
+def unknown_subscription() -> NotFound:
+    """Say that the customer has no such subscription."""
+    detail = "the customer has no such subscription; list them to see their ids"
+    return NotFound(detail, code="unknown_subscription", field="subscription")
+
+
 def not_subscribed(customer_id: UUID) -> NotFound:
     """Say that nothing live is there to change."""
     detail = f"customer {customer_id} has no live subscription; create one first"
@@ -84,3 +90,71 @@ def not_ending() -> Conflict:
 def nothing_pending() -> Conflict:
     """Say that no change waits for its instant."""
     return Conflict("no change is scheduled; there is nothing to drop", code="nothing_pending")
+
+
+def not_an_add_on(key: str) -> Invalid:
+    """Say that something is a plan of its own."""
+    detail = f"'{key[:60]}' is a plan, not an add-on; subscribe to it, or change to it"
+    return Invalid(detail, code="not_an_add_on", field="add_on")
+
+
+def only_beside_a_plan(key: str) -> Invalid:
+    """Say that an add-on is no plan of its own."""
+    detail = f"'{key[:60]}' is an add-on; subscribe to a plan and add it then"
+    return Invalid(detail, code="only_an_add_on", field="plan")
+
+
+def bad_quantity(detail: str) -> Invalid:
+    """Say that nobody can have so many."""
+    return Invalid(detail, code="bad_quantity", field="quantity")
+
+
+def ramp_agreed() -> Conflict:
+    """Say that agreed prices are still to come."""
+    detail = "a ramp of prices is agreed; let the change take effect now, or drop the ramp first"
+    return Conflict(detail, code="ramp_agreed", field="when")
+
+
+def bad_ramp(detail: str) -> Invalid:
+    """Say what is wrong with steps of prices."""
+    return Invalid(detail, code="bad_ramp", field="steps")
+
+
+def unknown_price(key: str) -> NotFound:
+    """Say that a subscription has no such price."""
+    detail = f"the subscription has no price '{key[:60]}'; `convergio subscription show` lists them"
+    return NotFound(detail, code="unknown_price", field="price")
+
+
+def bad_amount() -> Invalid:
+    """Say that a charge is above zero."""
+    return Invalid("write an amount above zero, such as 120.00", code="bad_amount", field="amount")
+
+
+def no_common_anchor() -> Invalid:
+    """Say that weeks and months have no boundary in common."""
+    detail = "weeks and months have no boundary in common; anchor it at its start"
+    return Invalid(detail, code="no_common_anchor", field="anchor")
+
+
+def calendar_trial() -> Invalid:
+    """Say that a trial's end is the anchor."""
+    detail = "the paid periods begin where the trial ends; leave out the trial or the calendar"
+    return Invalid(detail, code="calendar_trial", field="anchor")
+
+
+def unknown_version(key: str, version: int) -> NotFound:
+    """Say that the catalog has no such version of a price."""
+    detail = f"price '{key[:60]}' has no version {version}; apply a catalog with it first"
+    return NotFound(detail, code="unknown_price", field="price")
+
+
+def trial_undecided() -> Conflict:
+    """Say that a trial is over and nobody has looked yet whether the customer can pay."""
+    detail = "its trial has just ended; try again when the next billing run has seen to it"
+    return Conflict(detail, code="trial_undecided")
+
+
+def change_waits() -> Conflict:
+    """Say that a change to come is in the way."""
+    return Conflict("another change is to come; drop it first", code="change_waits")

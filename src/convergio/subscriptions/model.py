@@ -54,9 +54,10 @@ class TrialPolicy(StrEnum):
 
 
 class ChangeState(StrEnum):
-    """What became of a change: a pending one waits for its instant."""
+    """What became of a change: a pending one waits for its instant, as does each step of a ramp."""
 
     PENDING = "pending"
+    QUEUED = "queued"
     DONE = "done"
     DROPPED = "dropped"
 
@@ -81,7 +82,8 @@ class Trial:
 class Subscription:
     """One agreement with one customer; `cancel_at` is an end that is still to come.
 
-    The paid periods begin at `anchor_at`. It lies after `started_at` where a trial came first.
+    Every period's boundaries follow from `anchor_at`. It lies after `started_at` where a trial
+    came first, and before it where the periods are the calendar's own.
     """
 
     customer_id: UUID
@@ -99,17 +101,27 @@ class Subscription:
     fallback_plan_key: str | None = None
 
     @property
+    def begins_at(self) -> datetime:
+        """When it begins to be paid."""
+        return max(self.anchor_at, self.started_at)
+
+    @property
+    def follows_calendar(self) -> bool:
+        """Say whether its periods are the calendar's own, so that the first one is a part."""
+        return self.anchor_at < self.started_at
+
+    @property
     def trial_ends_at(self) -> datetime | None:
         """When the trial ends or ended; None where there was none."""
         return None if self.trial_policy is None else self.anchor_at
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """A pinned price, how many of it, and when it counts: `[active_from, active_until)`.
 
     A credited one gives back what is left of its fee and allowance when it ends within a period;
     `end_reason` says why on the invoice. One that is not credited keeps both to the period's end.
+    One that is asked once begins and ends in one instant. `add_on_key` is None for the plan's own.
     """
 
     customer_id: UUID
@@ -121,6 +133,7 @@ class Item:
     active_until: datetime | None
     credited: bool = False
     end_reason: str | None = None
+    add_on_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +151,7 @@ class Change:
     made_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class StoredPeriod:
+class StoredPeriod(NamedTuple):
     """Period `number` of an interval, `[start_at, end_at)`."""
 
     customer_id: UUID

@@ -13,12 +13,17 @@ RETURNING customer_id;
 -- name: copy_items
 -- Load items in bulk.
 COPY subscription_item (customer_id, subscription_id, item_id, price_id, quantity, active_from,
-    active_until) FROM STDIN;
+    active_until, add_on_key) FROM STDIN;
 
 -- name: copy_periods
 -- Load periods in bulk; the table refuses a second one of a number and any overlap.
 COPY subscription_period (customer_id, subscription_id, interval, number, start_at, end_at)
-    FROM STDIN;
+    FROM STDIN (FORMAT BINARY);
+
+-- name: ask_live_status
+-- The same as list_live_status, to be asked together with others.
+SELECT customer_id, status FROM subscription
+WHERE customer_id = ANY(:customer_ids::uuid[]) AND status <> 'canceled';
 
 -- name: list_live_status
 -- The status of each customer's live subscription.
@@ -32,6 +37,18 @@ SELECT customer_id, subscription_id, plan_key, status, currency, time_zone, anch
 FROM subscription
 WHERE customer_id = ANY(:customer_ids::uuid[])
 ORDER BY customer_id, subscription_id;
+
+-- name: page_subscriptions
+-- The next subscriptions in the order of customer and id, of one customer, plan or status.
+SELECT customer_id, subscription_id, plan_key, status, currency, time_zone, anchor_at, started_at,
+    cancel_at, canceled_at, created_at, trial_policy, fallback_plan_key
+FROM subscription
+WHERE (customer_id, subscription_id) > (:after_customer_id::uuid, :after_subscription_id::uuid)
+    AND (:customer_id::uuid IS NULL OR customer_id = :customer_id)
+    AND (:plan_key::text IS NULL OR plan_key = :plan_key)
+    AND (:status::text IS NULL OR status = :status)
+ORDER BY customer_id, subscription_id
+LIMIT :limit;
 
 -- name: lock_live
 -- Lock one customer's live subscription.
@@ -50,12 +67,47 @@ WHERE customer_id = ANY(:customer_ids::uuid[])
 ORDER BY customer_id, subscription_id
 FOR UPDATE;
 
+-- name: lock_closed
+-- Lock every subscription of these customers in the order of their ids; up to where each is closed.
+SELECT customer_id, subscription_id, plan_key, status, currency, time_zone, anchor_at, started_at,
+    cancel_at, canceled_at, created_at, trial_policy, fallback_plan_key, closed_until, closed_mark
+FROM subscription
+WHERE customer_id = ANY(:customer_ids::uuid[])
+ORDER BY customer_id, subscription_id
+FOR UPDATE;
+
+-- name: list_unclosed
+-- The periods of these customers that end after the mark of their subscription: the last stored
+-- one of each interval is among them.
+SELECT p.customer_id, p.subscription_id, p.interval, p.number, p.start_at, p.end_at
+FROM subscription AS s
+JOIN subscription_period AS p
+    ON p.customer_id = s.customer_id AND p.subscription_id = s.subscription_id
+        AND p.end_at > COALESCE(s.closed_until, '-infinity')
+WHERE s.customer_id = ANY(:customer_ids::uuid[])
+ORDER BY p.customer_id, p.subscription_id, p.interval, p.number;
+
 -- name: page_customers
 -- The next customers, in order, that ever had a subscription.
 SELECT DISTINCT customer_id FROM subscription
 WHERE customer_id > :after
 ORDER BY customer_id
 LIMIT :limit;
+
+-- name: page_starts
+-- The first customer of each page of so many, but for the first page.
+SELECT customer_id FROM (
+    SELECT customer_id, row_number() OVER (ORDER BY customer_id) AS place
+    FROM (SELECT DISTINCT customer_id FROM subscription) AS once
+) AS numbered
+WHERE place > 1 AND place %% :size::integer = 1
+ORDER BY customer_id;
+
+-- name: list_customers_in
+-- The customers from one up to, not with, another that ever had a subscription.
+SELECT DISTINCT customer_id FROM subscription
+WHERE customer_id >= :first AND (:until::uuid IS NULL OR customer_id < :until::uuid)
+ORDER BY customer_id;
 
 -- name: count_customers
 -- How many customers ever had a subscription.
@@ -74,15 +126,15 @@ HAVING max(p.end_at) <= :until
 ORDER BY s.customer_id, s.subscription_id, p.interval;
 
 -- name: find_current_end
--- The latest end among the periods, one an interval, that hold an instant.
+-- The latest end among the periods, one of each of some intervals, that hold an instant.
 SELECT max(end_at) FROM subscription_period
 WHERE customer_id = :customer_id AND subscription_id = :subscription_id
-    AND start_at <= :instant AND end_at > :instant;
+    AND start_at <= :instant AND end_at > :instant AND interval = ANY(:intervals::text[]);
 
 -- name: list_items
 -- Every item of these customers.
 SELECT customer_id, subscription_id, item_id, price_id, quantity, active_from, active_until,
-    credited, end_reason
+    credited, end_reason, add_on_key
 FROM subscription_item
 WHERE customer_id = ANY(:customer_ids::uuid[])
 ORDER BY customer_id, subscription_id, item_id;
@@ -124,11 +176,14 @@ SET status = :status, plan_key = :plan_key, cancel_at = :cancel_at, canceled_at 
 WHERE customer_id = :customer_id AND subscription_id = :subscription_id;
 
 -- name: end_items
--- End items that are still active at an instant, all or these, but never before they began.
+-- End items that are still active at an instant, all or these, but never before they began; what
+-- would be asked once from then on gets the reason, so that it is not.
 UPDATE subscription_item
 SET active_until = GREATEST(active_from, :ends_at), credited = :credited, end_reason = :reason
 WHERE customer_id = :customer_id AND subscription_id = :subscription_id
-    AND (active_until IS NULL OR active_until > :ends_at)
+    AND (active_until IS NULL OR active_until > :ends_at
+        OR (active_until = active_from AND active_from >= :ends_at AND end_reason IS NULL))
+    AND add_on_key IS DISTINCT FROM '@once' -- a charge of its own, owed also by who leaves
     AND (:item_ids::uuid[] IS NULL OR item_id = ANY(:item_ids::uuid[]));
 
 -- name: list_pending
@@ -136,7 +191,8 @@ WHERE customer_id = :customer_id AND subscription_id = :subscription_id
 SELECT customer_id, subscription_id, change_id, effective_at, plan_key, price_ids, seats, state,
     made_at
 FROM subscription_change
-WHERE customer_id = ANY(:customer_ids::uuid[]) AND state = 'pending' AND effective_at <= :until
+WHERE customer_id = ANY(:customer_ids::uuid[]) AND state = ANY('{pending,queued}')
+    AND effective_at <= :until
 ORDER BY effective_at, customer_id;
 
 -- name: list_changes
@@ -155,14 +211,22 @@ VALUES (:customer_id, :subscription_id, :change_id, :effective_at, :plan_key,
     :price_ids::uuid[], :seats, :state, :made_at);
 
 -- name: settle_pending!
--- Say what became of the change that waits.
+-- Say what became of the change that waits, and of every step of a ramp.
 UPDATE subscription_change SET state = :state
-WHERE customer_id = :customer_id AND subscription_id = :subscription_id AND state = 'pending';
+WHERE customer_id = :customer_id AND subscription_id = :subscription_id
+    AND state = ANY('{pending,queued}');
+
+-- name: settle_change!
+-- Say what became of one change.
+UPDATE subscription_change SET state = :state
+WHERE customer_id = :customer_id AND subscription_id = :subscription_id
+    AND change_id = :change_id;
 
 -- name: save_pending_seats!
--- Let the change that waits end with another number of seats.
+-- Let the changes that wait end with another number of seats.
 UPDATE subscription_change SET seats = :seats
-WHERE customer_id = :customer_id AND subscription_id = :subscription_id AND state = 'pending';
+WHERE customer_id = :customer_id AND subscription_id = :subscription_id
+    AND state = ANY('{pending,queued}');
 
 -- name: count_changes
 -- How many changes of a customer took effect at once since an instant.
@@ -189,3 +253,10 @@ WHERE s.status = 'canceled' AND i.active_from IS DISTINCT FROM i.active_until
     AND (i.active_until IS NULL OR i.active_until > s.canceled_at)
 ORDER BY i.customer_id, i.item_id
 LIMIT 100;
+
+-- name: page_pinning
+-- The next customers with a live item of one of these prices, the plan's own.
+SELECT DISTINCT customer_id FROM subscription_item
+WHERE price_id = ANY(:price_ids::uuid[]) AND active_until IS NULL AND customer_id > :after::uuid
+ORDER BY customer_id
+LIMIT :limit;

@@ -9,16 +9,11 @@ from operator import attrgetter
 from typing import Final
 from uuid import UUID
 
-import msgspec
-
 from convergio.catalog.model import Price
 from convergio.kernel.errors import require
-from convergio.kernel.periods import Calendar, Interval, Period
-from convergio.kernel.quantity import subtract
-from convergio.metering.model import DEFAULT_SEGMENT, Limit, Segment
-from convergio.rating.model import Flat, Seat
-from convergio.rating.rules import allowance, rate
-from convergio.subscriptions import errors
+from convergio.kernel.periods import Calendar, Interval, turn_before
+from convergio.rating.rules import rate
+from convergio.subscriptions import errors, limits
 from convergio.subscriptions.model import (
     TRANSITIONS,
     Agreement,
@@ -67,7 +62,7 @@ def check_seats(prices: Sequence[Price], seats: int) -> None:
     """Refuse seats that the plan has no price for. Raises: Invalid."""
     if not 1 <= seats <= SEATS_MAX:
         raise errors.bad_seats(f"write a number of seats from 1 to {SEATS_MAX}")
-    if seats > 1 and not any(isinstance(price.charge, Seat) for price in prices):
+    if seats > 1 and not any(limits.is_per_seat(price) for price in prices):
         raise errors.bad_seats("this plan has no price per seat; leave the seats out")
 
 
@@ -85,55 +80,25 @@ def check_prices(prices: Sequence[Price], *, currency: str) -> None:
 
 
 def quantity_of(price: Price, seats: int) -> Decimal:
-    """Return how many of a price an item stands for: the seats of a seat price, else one."""
-    return Decimal(seats) if isinstance(price.charge, Seat) else _ONE
+    """Return how many of a price an item stands for: the seats where they matter, else one."""
+    return Decimal(seats) if limits.is_per_seat(price) else _ONE
 
 
 def intervals_of(prices: Sequence[Price]) -> list[Interval]:
     """Return the intervals that need stored periods, in a fixed order."""
-    return sorted({price.interval for price in prices}, key=list(Interval).index)
-
-
-def segment_of(
-    prices: Sequence[Price], *, start: datetime, time_zone: str, anchor: datetime
-) -> Segment:
-    """Return the usage windows and limits that a plan sets from its start.
-
-    Each meter's windows are the periods of its own price, so they reset together (RULES 3). Those
-    of a trial are cut out of the periods before the anchor.
-    """
-    return Segment(
-        anchor=anchor,
-        time_zone=time_zone,
-        interval=Interval.MONTH,
-        starts_at=start,
-        limits={price.meter_key: _limit(price) for price in prices if price.meter_key is not None},
-    )
-
-
-def segment_after(end: datetime) -> Segment:
-    """Return what follows an agreement: calendar months of UTC without limits."""
-    return msgspec.structs.replace(DEFAULT_SEGMENT, starts_at=end)
-
-
-def _limit(price: Price) -> Limit:
-    included = None if isinstance(price.charge, Flat) else Decimal(price.charge.included)
-    quota = price.quota
-    return Limit(
-        limit=quota.limit if quota is not None and quota.hard else None,
-        included=included,
-        interval=price.interval,
-    )
+    return sorted({p.interval for p in prices if not p.once}, key=list(Interval).index)
 
 
 def first_period(subscription: Subscription, interval: Interval) -> StoredPeriod:
-    """Return period 0 of an interval."""
-    period = Calendar(subscription.anchor_at, subscription.time_zone, interval).period(0)
+    """Return the period of an interval that is the first to be paid."""
+    calendar = Calendar(subscription.anchor_at, subscription.time_zone, interval)
+    number = calendar.number_at(subscription.begins_at)
+    period = calendar.period(number)
     return StoredPeriod(
         subscription.customer_id,
         subscription.subscription_id,
         interval,
-        0,
+        number,
         period.start,
         period.end,
     )
@@ -204,9 +169,11 @@ def schedule_end(subscription: Subscription, at: datetime) -> Subscription:
 
 def new_subscription(
     customer_id: UUID, subscription_id: UUID, plan_key: str, *, start: datetime, now: datetime,
-    time_zone: str, currency: str, trial: Trial | None,
+    time_zone: str, currency: str, trial: Trial | None, anchor: datetime | None = None,
 ) -> Subscription:  # fmt: skip
-    """Return a subscription anchored at its start, or at the end of its trial."""
+    """Return a subscription anchored at its start, at the end of its trial, or as the calendar."""
+    if anchor is None:
+        anchor = start + timedelta(days=trial.days) if trial else start
     return Subscription(
         customer_id=customer_id,
         subscription_id=subscription_id,
@@ -214,7 +181,7 @@ def new_subscription(
         status=Status.TRIALING if trial else Status.ACTIVE,
         currency=currency,
         time_zone=time_zone,
-        anchor_at=start + timedelta(days=trial.days) if trial else start,
+        anchor_at=anchor,
         started_at=start,
         cancel_at=None,
         canceled_at=None,
@@ -222,6 +189,18 @@ def new_subscription(
         trial_policy=trial.policy if trial else None,
         fallback_plan_key=trial.fallback_plan_key if trial else None,
     )
+
+
+def calendar_anchor(start: datetime, time_zone: str, prices: Sequence[Price]) -> datetime:
+    """Return where the calendar's own periods around a start begin, for all of these intervals.
+
+    Raises: Invalid for weeks beside months, which have no boundary in common.
+    """
+    intervals = intervals_of(prices)
+    longest = intervals[-1] if intervals else Interval.MONTH
+    if Interval.WEEK in intervals and longest != Interval.WEEK:
+        raise errors.no_common_anchor()
+    return turn_before(start, time_zone, longest)
 
 
 def check_trial(trial: Trial) -> None:
@@ -242,7 +221,7 @@ def check_changeable(subscription: Subscription) -> None:
 
 def seats_of(items: Iterable[Item], prices: Mapping[UUID, Price]) -> int:
     """Return the seats of these items: one where no price is per seat."""
-    seats = (i.quantity for i in items if isinstance(prices[i.price_id].charge, Seat))
+    seats = (i.quantity for i in items if limits.is_per_seat(prices[i.price_id]))
     return int(next(seats, _ONE))
 
 
@@ -256,6 +235,7 @@ def fee_of_a_year(prices: Iterable[Price], seats: int) -> int:
         ).total.minor
         * _A_YEAR[price.interval]
         for price in prices
+        if not price.once
     )
 
 
@@ -270,7 +250,9 @@ def is_free(prices: Iterable[Price], seats: int) -> bool:
 def _most(price: Price, seats: int) -> Decimal:
     if price.meter_key is None:
         return quantity_of(price, seats)
-    return price.quota.limit if price.quota is not None and price.quota.hard else _MUCH
+    if price.quota is None or not price.quota.hard:
+        return _MUCH
+    return limits.quota(limits.Line(price, Decimal(seats), EARLIEST_START))
 
 
 def when_of(
@@ -290,7 +272,9 @@ def opens_a_period(old: Sequence[Price], new: Sequence[Price], *, seats: tuple[i
     """Say whether a change begins new periods: Free to paid (RULES 10), or another fee interval."""
     if is_free(old, seats[0]):
         return not is_free(new, seats[1])
-    before, after = ({p.interval for p in some if p.meter_key is None} for some in (old, new))
+    before, after = (
+        {p.interval for p in some if p.meter_key is None and not p.once} for some in (old, new)
+    )
     return bool(before and after and before != after)
 
 
@@ -305,87 +289,6 @@ def swapped(
     kept = {i.price_id for i in items if wanted.get(i.price_id) == i.quantity}
     ending = [item.item_id for item in items if item.price_id not in kept]
     return ending, [price for price in prices if price.price_id not in kept]
-
-
-def quota_requests(
-    items: Sequence[Item], prices: Mapping[UUID, Price], calendar: Mapping[Interval, Calendar],
-    at: datetime,
-) -> dict[str, list[tuple[Price, Period]]]:  # fmt: skip
-    """Return by meter the stretches, with their price, of the period that a change cuts at `at`.
-
-    The last stretch of a meter begins at `at` and lasts to the period's end.
-    """
-    found: dict[str, list[tuple[Price, Period]]] = {}
-    for item in sorted(items, key=attrgetter("active_from")):
-        price = prices[item.price_id]
-        if price.meter_key is None:
-            continue
-        months = calendar[price.interval]
-        full = months.period(months.number_at(at))
-        until = full.end if item.active_until is None else min(item.active_until, full.end)
-        start = max(full.start, item.active_from)
-        if start < until:
-            found.setdefault(price.meter_key, []).append((price, Period(start, until)))
-    return found
-
-
-def cut_segments(
-    prices: Sequence[Price],
-    stretches: Mapping[str, Sequence[tuple[Price, Period]]],
-    used: Mapping[str, Decimal],
-    calendar: Mapping[Interval, Calendar],
-    *,
-    at: datetime,
-    time_zone: str,
-) -> list[Segment]:
-    """Return the windows and limits from a change on: what is left of this period, then all.
-
-    What is left = the allowance of all stretches of the period - what was used before (RULES 8, 9).
-    """
-    months = next(iter(calendar.values()))
-    full = segment_of(prices, start=at, time_zone=time_zone, anchor=months.anchor)
-    left: dict[str, tuple[datetime, Limit]] = {}
-    for price in prices:
-        meter = price.meter_key
-        if meter is None:
-            continue
-        here = calendar[price.interval]
-        period = here.period(here.number_at(at))
-        if period.start < at:
-            limit = _left(full.limits[meter], stretches.get(meter, ()), used, period)
-            left[meter] = period.end, limit
-    segments = []
-    for start in sorted({at, *(end for end, _ in left.values())}):
-        cut = {meter: limit for meter, (end, limit) in left.items() if end > start}
-        limits = full.limits | cut
-        segments.append(msgspec.structs.replace(full, starts_at=start, limits=limits))
-    return segments
-
-
-def _left(
-    limit: Limit,
-    stretches: Sequence[tuple[Price, Period]],
-    used: Mapping[str, Decimal],
-    period: Period,
-) -> Limit:
-    """Return a limit for the rest of a period: its allowance less what was used before."""
-    quotas = [(_quota(price), part) for price, part in stretches]
-    included = [(_limit(price).included or _ZERO, part) for price, part in stretches]
-    before = used.get(stretches[0][0].meter_key or "", _ZERO) if stretches else _ZERO
-
-    def rest(parts: Sequence[tuple[Decimal, Period]]) -> Decimal:
-        return max(_ZERO, subtract(allowance(parts, period), before))
-
-    return msgspec.structs.replace(
-        limit,
-        limit=None if limit.limit is None else rest(quotas),
-        included=None if limit.included is None else rest(included),
-    )
-
-
-def _quota(price: Price) -> Decimal:
-    """Return what a price promises of a period: its quota, or what it includes."""
-    return price.quota.limit if price.quota is not None else _limit(price).included or _ZERO
 
 
 def fits_day(count: int) -> None:
@@ -427,7 +330,7 @@ def seats_for(prices: Sequence[Price], had: int, wanted: int | None) -> int:
     """Return the seats on new prices: as asked, else as before; one where none is per seat."""
     if wanted is not None:
         return wanted
-    return had if any(isinstance(price.charge, Seat) for price in prices) else 1
+    return had if any(limits.is_per_seat(price) for price in prices) else 1
 
 
 def next_boundary(
@@ -451,23 +354,27 @@ def trial_ends(subscription: Subscription, until: datetime) -> bool:
     return subscription.status == Status.TRIALING and subscription.anchor_at <= until
 
 
-def is_due(subscription: Subscription, change: Change | None, until: datetime) -> bool:
+def is_due(subscription: Subscription, changes: Sequence[Change], until: datetime) -> bool:
     """Say whether anything of a subscription is to be carried out by `until`."""
     ends = subscription.cancel_at is not None and subscription.cancel_at <= until
-    return ends or change is not None or trial_ends(subscription, until)
+    return ends or bool(changes) or trial_ends(subscription, until)
 
 
-def closable(agreement: Agreement) -> datetime | None:
+def closable(agreement: Agreement, *, until: datetime) -> datetime | None:
     """Return the instant before which every period that begins can be closed once it is billed.
 
-    That is where the last begun periods start, the earliest of the intervals; of a canceled
-    subscription where they end. None where nothing has begun, or nothing would be closed.
+    That is where the last begun periods start, the earliest of the intervals; of a subscription
+    that was canceled by `until` where they end, unless something is asked once between the two.
+    What is owed at a later end is not billed by a run that reaches only to `until`. None where
+    nothing has begun, or nothing would be closed.
     """
     lasts = [periods[-1] for periods in agreement.periods.values() if periods]
     if not lasts or len(lasts) < len(agreement.periods):
         return None
-    if agreement.subscription.status == Status.CANCELED:
-        return max(period.end_at for period in lasts)
+    ended = agreement.subscription.canceled_at
+    if ended is not None and ended <= until:
+        to_come = (one.active_from for one in agreement.items if one.active_from > until)
+        return min((max(period.end_at for period in lasts), *to_come))
     return min(period.start_at for period in lasts)
 
 

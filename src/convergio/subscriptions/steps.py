@@ -4,11 +4,10 @@ None of them decides whether a thing may be done; that is done before, in `rules
 follows from a decision in all places at once: the items, metering's windows and the outbox.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
-from decimal import Decimal
 from functools import lru_cache
-from typing import Final
 from uuid import UUID
 
 from convergio.catalog import actions as catalog
@@ -16,11 +15,12 @@ from convergio.catalog.model import Price
 from convergio.infra import outbox
 from convergio.infra.db import Tx
 from convergio.infra.ids import new_id
-from convergio.kernel.periods import Calendar, Interval, Period
-from convergio.kernel.quantity import add_up
+from convergio.kernel.periods import Calendar, Interval
 from convergio.metering import actions as metering
-from convergio.subscriptions import errors, rules, store
+from convergio.metering.model import Segment, Share
+from convergio.subscriptions import errors, limits, parts, rules, store
 from convergio.subscriptions.model import (
+    RESTING,
     Change,
     ChangeState,
     Item,
@@ -31,7 +31,7 @@ from convergio.subscriptions.model import (
     TrialPolicy,
 )
 
-_ZERO: Final = Decimal(0)
+CanPay = Callable[[Tx, Sequence[UUID]], Collection[UUID]]
 
 
 def insert(
@@ -45,15 +45,18 @@ def insert(
     now: datetime,
     time_zone: str,
     trial: Trial | None = None,
+    by_calendar: bool = False,
 ) -> list[Subscription]:
     """Begin one subscription for each customer (with their currency) at these prices.
 
+    `by_calendar`: the periods are the calendar's own, so the first one is a part of its whole.
     Raises: Conflict for the first customer who has a live one; then nothing is kept.
     """
+    anchor = rules.calendar_anchor(start, time_zone, prices) if by_calendar else None
     created = [
         rules.new_subscription(
             customer_id, new_id(now), plan_key, start=start, now=now, time_zone=time_zone,
-            currency=currency, trial=trial,
+            currency=currency, trial=trial, anchor=anchor,
         )
         for customer_id, currency in customers.items()
     ]  # fmt: skip
@@ -63,14 +66,19 @@ def insert(
             raise errors.already_subscribed(one.customer_id)
     for one in created[:1]:
         intervals = rules.intervals_of(prices)
-        segment = rules.segment_of(
-            prices, start=one.started_at, time_zone=time_zone, anchor=one.anchor_at
-        )
+        lines = [
+            limits.Line(price, rules.quantity_of(price, seats), one.begins_at) for price in prices
+        ]
+        segments = _segments(lines, one, one.started_at, _unsummed(tx))
         store.copy_items(
-            tx, (i for c in created for i in _items(c, prices, seats, c.anchor_at, now=now))
+            tx, (i for c in created for i in _items(c, prices, seats, c.begins_at, now=now))
         )
         store.copy_periods(tx, (rules.first_period(c, each) for c in created for each in intervals))
-        metering.set_schedules(tx, {c.customer_id: segment for c in created}, now=now)
+        for segment in segments:
+            metering.set_schedules(tx, {c.customer_id: segment for c in created}, now=now)
+    for one in created:
+        if one.follows_calendar:
+            cut_windows(tx, one, at=one.started_at, now=now)
     tell(tx, "subscription.created", created, now=now)
     return created
 
@@ -81,7 +89,7 @@ def _items(
     return (
         Item(
             one.customer_id, one.subscription_id, new_id(now), price.price_id,
-            rules.quantity_of(price, seats), start, None,
+            rules.quantity_of(price, seats), start, parts.ends_at(price, start),
         )
         for price in prices
     )  # fmt: skip
@@ -129,7 +137,7 @@ def end(
     store.save_state(tx, ended)
     store.end_items(tx, ended, ends_at=at, credited=credited, reason=reason)
     store.settle_pending(tx, ended, ChangeState.DROPPED)
-    metering.set_schedule(tx, ended.customer_id, rules.segment_after(at), now=now)
+    _close_windows(tx, ended, at=at, now=now)
     tell(tx, "subscription.canceled", [ended], now=now)
     return ended
 
@@ -145,41 +153,61 @@ def go_to(
     items = items_of(tx, subscription)
     book = prices_of(tx, items) | dict(catalog.prices(tx, list(target.price_ids)))
     new = [book[price_id] for price_id in target.price_ids]
-    current = [item for item in items if item.active_until is None]
+    current = parts.of_plan(items)
     old = [book[item.price_id] for item in current]
     seats = (rules.seats_of(current, book), target.seats)
-    reason = _reason(subscription, target)
+    reason = _reason(subscription, target, seats[0])
     at = max(at, subscription.anchor_at)
-    opens = bool(old) and rules.opens_a_period(old, new, seats=seats)
+    agreed = subscription.plan_key == target.plan_key and seats[0] == seats[1]
+    opens = bool(old) and not agreed and rules.opens_a_period(old, new, seats=seats)
     if opens and at > subscription.anchor_at:
         end(tx, subscription, at=at, now=now, credited=True, reason=reason)
         (begun,) = insert(
             tx, {subscription.customer_id: subscription.currency}, new, plan_key=target.plan_key,
             seats=target.seats, start=at, now=now, time_zone=subscription.time_zone,
+            by_calendar=subscription.follows_calendar,
         )  # fmt: skip
+        carry_add_ons(tx, parts.beside(items), begun, at=at, now=now)
         return begun
+    new = parts.unasked(new, items)
     ending, beginning = rules.swapped(current, new, target.seats)
+    if subscription.plan_key != target.plan_key:
+        ending += parts.not_to_come(items, ending, new, at=at)
     store.end_items(tx, subscription, ends_at=at, credited=True, reason=reason, item_ids=ending)
     store.copy_items(tx, _items(subscription, beginning, target.seats, at, now=now))
-    _complete_periods(tx, subscription, rules.intervals_of(old), rules.intervals_of(new), until=at)
+    complete_periods(tx, subscription, rules.intervals_of(old), rules.intervals_of(new), until=at)
     moved = rules.on_plan(subscription, target.plan_key)
     store.save_state(tx, moved)
     if any(book[i.price_id].meter_key for i in current if i.item_id in ending) or any(
         price.meter_key for price in beginning
     ):
-        cut_windows(tx, moved, new, at=at, now=now)
+        cut_windows(tx, moved, at=at, now=now)
     tell(tx, "subscription.updated", [moved], now=now)
     return moved
 
 
-def _reason(subscription: Subscription, target: Change) -> str:
+def carry_add_ons(
+    tx: Tx, items: Sequence[Item], to: Subscription, *, at: datetime, now: datetime
+) -> None:
+    """Let add-ons go on beside the subscription that takes another's place."""
+    if items:
+        store.copy_items(
+            tx, parts.moved(items, to.subscription_id, [new_id(now) for _ in items], at=at)
+        )
+        intervals = rules.intervals_of(list(prices_of(tx, items).values()))
+        complete_periods(tx, to, [], intervals, until=at)
+
+
+def _reason(subscription: Subscription, target: Change, seats: int) -> str:
     """Say on the invoice why an item ended."""
     if subscription.plan_key != target.plan_key:
         return f"plan changed to {target.plan_key}"
+    if seats == target.seats:
+        return "price changed as agreed"
     return f"seats changed to {target.seats}"
 
 
-def _complete_periods(
+def complete_periods(
     tx: Tx,
     subscription: Subscription,
     old: Sequence[Interval],
@@ -197,57 +225,128 @@ def _complete_periods(
     open_until(tx, [subscription.customer_id], until=until)
 
 
-def cut_windows(
-    tx: Tx, subscription: Subscription, prices: Sequence[Price], *, at: datetime, now: datetime
-) -> None:
-    """Let metering's windows follow a change: a cut at `at`, and what is left of each quota."""
-    items = items_of(tx, subscription)
+def cut_windows(tx: Tx, subscription: Subscription, *, at: datetime, now: datetime) -> None:
+    """Let metering's windows follow a change of items: a cut at `at`, and what they share.
+
+    A change before the anchor is one of the trial's limits, and of all that follows it.
+    """
+    one = subscription
+    items = items_of(tx, one)
     book = prices_of(tx, items)
-    anchor, zone = subscription.anchor_at, subscription.time_zone
-    calendar = {each: Calendar(anchor, zone, each) for each in Interval}
-    stretches = rules.quota_requests(items, book, calendar, at)
-    requests = [
-        (subscription.customer_id, meter, Period(part.start, part.end))
-        for meter, parts in stretches.items()
-        for _, part in parts
-        if part.end <= at
+    unsummed = _unsummed(tx)
+    lines = [
+        limits.Line(book[item.price_id], item.quantity, item.active_from)
+        for item in parts.of_plan(items)
     ]
-    start = max(subscription.started_at, min(at, now)) if at <= anchor else at
-    whole = rules.segment_of(prices, start=start, time_zone=zone, anchor=anchor)
-    metering.set_schedule(tx, subscription.customer_id, whole, now=now)
-    if at <= anchor:
-        return
-    found = metering.usage_in(tx, requests)  # the cut is made, so it is known what came before
-    used = {
-        meter: add_up(found.get((c, m, p.start), _ZERO) for c, m, p in requests if m == meter)
-        for meter in stretches
-    }
-    for segment in rules.cut_segments(prices, stretches, used, calendar, at=at, time_zone=zone):
-        metering.set_schedule(tx, subscription.customer_id, segment, now=now)
+    start = max(one.started_at, min(at, now)) if at <= one.anchor_at else at
+    for segment in _segments(lines, one, start, unsummed):
+        metering.set_schedule(
+            tx, one.customer_id, segment, now=now, shares=_shares(one, items, book, at, unsummed)
+        )
+
+
+def _segments(
+    lines: Sequence[limits.Line], one: Subscription, start: datetime, unsummed: AbstractSet[str]
+) -> list[Segment]:
+    """Return what windows follow from a start on: what is left of a trial, then the paid periods.
+
+    The second replaces nothing of the first.
+    """
+    return [
+        limits.segment_of(
+            lines, start=begin, time_zone=one.time_zone, anchor=one.anchor_at,
+            since=one.started_at, unsummed=unsummed, is_trial=begin < one.anchor_at,
+        )
+        for begin in sorted({start, max(start, one.anchor_at)})
+    ]  # fmt: skip
+
+
+def _shares(
+    one: Subscription, items: Sequence[Item], book: Mapping[UUID, Price], at: datetime,
+    unsummed: AbstractSet[str],
+) -> list[Share]:  # fmt: skip
+    """Return what the windows of the periods around `at` come to together, where they are cut."""
+    calendar = {each: Calendar(one.anchor_at, one.time_zone, each) for each in Interval}
+    return limits.shares(items, book, calendar, at, unsummed=unsummed) if at > one.anchor_at else []
+
+
+def _unsummed(tx: Tx) -> frozenset[str]:
+    """Return the meters whose usage is never added up."""
+    meters = catalog.current(tx).meters.values()
+    return frozenset(m.key for m in meters if m.aggregation not in {"sum", "count"})
+
+
+def _close_windows(tx: Tx, one: Subscription, *, at: datetime, now: datetime) -> None:
+    """End the windows of an agreement; a period that is credited keeps its part of the allowance.
+
+    So what its usage draws of prepaid credit is what is beyond that part.
+    """
+    items = items_of(tx, one)
+    shares = _shares(one, items, prices_of(tx, items), at, _unsummed(tx))
+    metering.set_schedule(tx, one.customer_id, limits.segment_after(at), now=now, shares=shares)
 
 
 def carry_out(
     tx: Tx,
     subscription: Subscription,
-    change: Change | None,
+    changes: Sequence[Change],
     *,
     until: datetime,
     now: datetime,
     payable: Collection[UUID],
 ) -> Subscription:
-    """Bring a subscription up to `until`: its trial's end, the change that waits, its end."""
+    """Bring a subscription up to `until`: its trial's end, the changes that wait, its end."""
     one = subscription
     first_end = one.cancel_at if one.cancel_at is not None else None
     if first_end is not None and first_end <= until and first_end <= one.anchor_at:
         return end(tx, one, at=max(first_end, one.started_at), now=now)
     if one.status == Status.TRIALING and one.anchor_at <= until:
         one = _end_trial(tx, one, now=now, has_method=one.customer_id in payable)
-    if change is not None and one.status not in {Status.PAUSED, Status.CANCELED}:
-        store.settle_pending(tx, one, ChangeState.DONE)
-        return go_to(tx, one, change, at=change.effective_at, now=now)
+    for change in changes:
+        if one.status in RESTING or one.subscription_id != change.subscription_id:
+            break  # another subscription took its place, and dropped what waited
+        store.settle_change(tx, change, ChangeState.DONE)
+        one = go_to(tx, one, change, at=change.effective_at, now=now)
     if one.cancel_at is not None and one.cancel_at <= until:
         one = end(tx, one, at=one.cancel_at, now=now)
     return one
+
+
+def caught_up(
+    tx: Tx, live: Subscription, *, now: datetime, can_pay: CanPay | None = None
+) -> Subscription:
+    """Return a live subscription with everything done that was due by now, as a run would do it.
+
+    `can_pay` decides what follows a trial that is over; who leaves it out waits for the run, unless
+    the trial goes on whoever pays. Raises: Conflict for that.
+    """
+    open_until(tx, [live.customer_id], until=now)
+    waiting = store.list_pending(tx, [live.customer_id], until=now)
+    if not rules.is_due(live, waiting, now):
+        return live
+    over = rules.trial_ends(live, now)
+    if over and can_pay is None and live.trial_policy != TrialPolicy.ACTIVATE:
+        raise errors.trial_undecided()
+    payable = can_pay(tx, [live.customer_id]) if over and can_pay is not None else ()
+    current = carry_out(tx, live, waiting, until=now, now=now, payable=payable)
+    open_until(tx, [live.customer_id], until=now)
+    return current
+
+
+def paid_until(tx: Tx, live: Subscription, *, now: datetime) -> datetime | None:
+    """Return the last end of the periods, one an interval, that the prices in force run in now.
+
+    A period of an interval that no price has any more decides nothing.
+    """
+    every = items_of(tx, live)
+    active = [one for one in every if one.active_until is None or one.active_until > now]
+    return store.find_current_end(
+        tx,
+        live.customer_id,
+        live.subscription_id,
+        rules.intervals_of(list(prices_of(tx, active).values())),
+        instant=now,
+    )
 
 
 def _end_trial(tx: Tx, one: Subscription, *, now: datetime, has_method: bool) -> Subscription:
@@ -265,18 +364,32 @@ def _end_trial(tx: Tx, one: Subscription, *, now: datetime, has_method: bool) ->
     active = rules.move(one, Status.ACTIVE)
     store.save_state(tx, active)
     target = change_to(
-        active, plan.key, [p.price_id for p in plan.prices], 1, effective_at=one.anchor_at, now=now
+        active,
+        plan.key,
+        [p.price_id for p in plan.in_currency(one.currency)],
+        1,
+        effective_at=one.anchor_at,
+        now=now,
     )
     return go_to(tx, active, target, at=one.anchor_at, now=now)
 
 
 def pause(tx: Tx, subscription: Subscription, *, at: datetime, now: datetime) -> Subscription:
-    """Stop a subscription: its items end and give back what is left of them."""
+    """Stop a subscription: its items end and give back what is left of them.
+
+    What was to end later in any case ends for its own reason, so `resume` does not bring it back.
+    """
     paused = rules.move(subscription, Status.PAUSED)
     store.save_state(tx, paused)
+    for one in items_of(tx, paused):
+        if one.add_on_key and one.end_reason and parts.lasting([one], one.add_on_key, at=at):
+            store.end_items(
+                tx, paused, ends_at=at, credited=True, reason=one.end_reason,
+                item_ids=[one.item_id],
+            )  # fmt: skip
     store.end_items(tx, paused, ends_at=at, credited=True, reason=rules.PAUSED)
     store.settle_pending(tx, paused, ChangeState.DROPPED)
-    metering.set_schedule(tx, paused.customer_id, rules.segment_after(at), now=now)
+    _close_windows(tx, paused, at=at, now=now)
     tell(tx, "subscription.paused", [paused], now=now)
     return paused
 

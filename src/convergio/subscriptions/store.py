@@ -9,6 +9,7 @@ from uuid import UUID
 
 from convergio.infra import sql
 from convergio.infra.db import Tx
+from convergio.infra.pipe import Question
 from convergio.kernel.periods import Interval
 from convergio.subscriptions.model import (
     Change,
@@ -73,7 +74,7 @@ def copy_items(tx: Tx, items: Iterable[Item]) -> None:
         QUERIES["copy_items"],
         (
             (i.customer_id, i.subscription_id, i.item_id, i.price_id, i.quantity, i.active_from,
-             i.active_until)
+             i.active_until, i.add_on_key)
             for i in items
         ),
     )  # fmt: skip
@@ -87,6 +88,16 @@ def copy_periods(tx: Tx, periods: Iterable[StoredPeriod]) -> None:
             (p.customer_id, p.subscription_id, p.interval, p.number, p.start_at, p.end_at)
             for p in periods
         ),
+        types=_PERIOD,
+    )
+
+
+def ask_live_status(customer_ids: bytes) -> Question[dict[bytes | None, str]]:
+    """Ask for the status of each live subscription, by customer id in the server's text."""
+    return Question(
+        sql.prepared(QUERIES["ask_live_status"])[0],
+        (customer_ids,),
+        lambda rows: {row[0]: row[1].decode() for row in rows if row[1] is not None},
     )
 
 
@@ -101,6 +112,29 @@ def list_subscriptions(tx: Tx, customer_ids: Sequence[UUID]) -> list[Subscriptio
     return _read(tx.tuples(QUERIES["list_subscriptions"], customer_ids=list(customer_ids)))
 
 
+def page_subscriptions(
+    tx: Tx,
+    *,
+    after: tuple[UUID, UUID],
+    limit: int,
+    customer_id: UUID | None = None,
+    plan_key: str | None = None,
+    status: Status | None = None,
+) -> list[Subscription]:
+    """Return the next subscriptions in the order of customer and id."""
+    return _read(
+        tx.tuples(
+            QUERIES["page_subscriptions"],
+            after_customer_id=after[0],
+            after_subscription_id=after[1],
+            limit=limit,
+            customer_id=customer_id,
+            plan_key=plan_key,
+            status=status,
+        )
+    )
+
+
 def lock_live(tx: Tx, customer_id: UUID) -> Subscription | None:
     """Lock one customer's live subscription, where there is one."""
     found = _read(tx.tuples(QUERIES["lock_live"], customer_id=customer_id))
@@ -112,11 +146,37 @@ def lock_subscriptions(tx: Tx, customer_ids: Sequence[UUID]) -> list[Subscriptio
     return _read(tx.tuples(QUERIES["lock_subscriptions"], customer_ids=list(customer_ids)))
 
 
+def lock_closed(tx: Tx, customer_ids: Sequence[UUID]) -> list[tuple[Subscription, Mark | None]]:
+    """Lock every subscription of these customers, in order; return up to where each is closed."""
+    rows = tx.tuples(QUERIES["lock_closed"], customer_ids=list(customer_ids))
+    marks = [Mark(row[0], row[1], row[-2], row[-1]) if row[-2] else None for row in rows]
+    return list(zip(_read(rows), marks, strict=True))
+
+
+def list_unclosed(tx: Tx, customer_ids: Sequence[UUID]) -> list[StoredPeriod]:
+    """Return the periods of these customers that end after the mark of their subscription."""
+    rows = tx.tuples(QUERIES["list_unclosed"], customer_ids=list(customer_ids))
+    return [
+        StoredPeriod(customer, subscription, _INTERVALS[interval], number, start, end)
+        for customer, subscription, interval, number, start, end in rows
+    ]
+
+
 def page_customers(tx: Tx, *, after: UUID | None, limit: int) -> list[UUID]:
     """Return the next customers in order."""
     # The nil UUID sorts before every other, and keeps the query one range of the index.
     rows = tx.tuples(QUERIES["page_customers"], after=after or UUID(int=0), limit=limit)
     return [row[0] for row in rows]
+
+
+def page_starts(tx: Tx, *, size: int) -> list[UUID]:
+    """Return the first customer of each page of so many, but for the first page."""
+    return [row[0] for row in tx.tuples(QUERIES["page_starts"], size=size)]
+
+
+def list_customers_in(tx: Tx, *, first: UUID, until: UUID | None) -> list[UUID]:
+    """Return the customers from `first` up to, not with, `until`, in order."""
+    return [row[0] for row in tx.tuples(QUERIES["list_customers_in"], first=first, until=until)]
 
 
 def count_customers(tx: Tx) -> int:
@@ -132,13 +192,19 @@ def list_frontiers(tx: Tx, customer_ids: Sequence[UUID], *, until: datetime) -> 
 
 
 def find_current_end(
-    tx: Tx, customer_id: UUID, subscription_id: UUID, *, instant: datetime
+    tx: Tx,
+    customer_id: UUID,
+    subscription_id: UUID,
+    intervals: Sequence[Interval],
+    *,
+    instant: datetime,
 ) -> datetime | None:
-    """Return the latest end of the stored periods that hold the instant."""
+    """Return the latest end of the stored periods of some intervals that hold the instant."""
     found: datetime | None = tx.value(
         QUERIES["find_current_end"],
         customer_id=customer_id,
         subscription_id=subscription_id,
+        intervals=[each.value for each in intervals],
         instant=instant,
     )
     return found
@@ -262,11 +328,22 @@ def insert_change(tx: Tx, change: Change) -> None:
 
 
 def settle_pending(tx: Tx, subscription: Subscription, state: ChangeState) -> int:
-    """Say what became of the change that waits; return how many there were."""
+    """Say what became of the change that waits and of a ramp; return how many there were."""
     return tx.run(
         QUERIES["settle_pending"],
         customer_id=subscription.customer_id,
         subscription_id=subscription.subscription_id,
+        state=state,
+    )
+
+
+def settle_change(tx: Tx, change: Change, state: ChangeState) -> None:
+    """Say what became of one change."""
+    tx.run(
+        QUERIES["settle_change"],
+        customer_id=change.customer_id,
+        subscription_id=change.subscription_id,
+        change_id=change.change_id,
         state=state,
     )
 
@@ -297,6 +374,7 @@ def find_unended(tx: Tx) -> list[UnendedRow]:
     return tx.many(QUERIES["find_unended"], UnendedRow)
 
 
+_PERIOD = ("uuid", "uuid", "text", "int4", "timestamptz", "timestamptz")
 _INTERVALS = {interval.value: interval for interval in Interval}
 
 
@@ -310,3 +388,10 @@ def _trial(row: tuple[Any, ...]) -> tuple[TrialPolicy | None, str | None]:
 
 def _change(row: tuple[Any, ...]) -> Change:
     return Change(*(*row[:5], tuple(row[5]), row[6], ChangeState(row[7]), row[8]))
+
+
+def page_pinning(tx: Tx, price_ids: Sequence[UUID], *, after: UUID, limit: int) -> list[UUID]:
+    """Return the next customers with a live item of one of these prices."""
+    query = QUERIES["page_pinning"]
+    rows = tx.tuples(query, price_ids=list(price_ids), after=after, limit=limit)
+    return [row[0] for row in rows]
