@@ -10,16 +10,24 @@ from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
+
 from convergio.billing import buying, crediting, errors, issuing, store
+from convergio.billing.bearing import Credited
 from convergio.billing.model import (
+    Buyer,
+    Creditable,
     CreditDraft,
     CreditKind,
     CreditNote,
     CreditNoteLine,
+    CreditNoteView,
     Invoice,
     Status,
     Voiding,
 )
+from convergio.crypto.actions import Keyring
+from convergio.discounts import actions as discounts
 from convergio.infra import outbox
 from convergio.infra.db import Tx
 from convergio.infra.ids import typeid
@@ -27,6 +35,7 @@ from convergio.kernel.money import Money
 from convergio.ledger import actions as ledger
 from convergio.ledger.model import Account, Kind
 from convergio.subscriptions import actions as subscriptions
+from convergio.taxes import actions as taxes
 
 _FIRST: Final = (UUID(int=0), UUID(int=0))
 
@@ -43,27 +52,34 @@ def credit(
 ) -> CreditNote:
     """Give back all that is left of an invoice, an amount of it, or amounts of its lines.
 
+    Amounts are before discount and tax, as the lines show them; the note says what that comes to.
     What is due of the invoice shrinks first; the rest is the customer's credit balance. Locks: the
     invoice, then the series. Emits: credit_note.finalized. Raises: Invalid, Conflict beyond what
     is left.
     """
     locked = _locked(tx, invoice)
-    rows = store.list_creditable(tx, [invoice.customer_id], invoice_id=invoice.invoice_id)
-    draft = crediting.asked(locked, rows, reason=reason, kind=kind, amount=amount, lines=lines)
+    rows, credited = _left(tx, invoice)
+    draft = crediting.asked(
+        locked, rows, credited, reason=reason, kind=kind, amount=amount, lines=lines
+    )
     return _issued(tx, by, draft)
 
 
 def void(tx: Tx, by: issuing.Issuer, *, invoice: Invoice, how: Voiding) -> Invoice:
     """Void an open invoice by a full credit note: its lines are billed again, or never.
 
+    What coupons and promotional credit took off it is given back where it is billed again.
+
     Locks: the invoice, then the series. Emits: credit_note.finalized, invoice.voided. Raises:
     Conflict for one that is not open, or partly paid.
     """
     locked = _locked(tx, invoice)
-    rows = store.list_creditable(tx, [invoice.customer_id], invoice_id=invoice.invoice_id)
-    draft = crediting.void(locked, rows, how)
+    rows, credited = _left(tx, invoice)
+    draft = crediting.void(locked, rows, credited, how)
     if draft is not None:
         _issued(tx, by, draft)
+    if how == Voiding.REISSUE:
+        discounts.give_back(tx, invoice.customer_id, invoice.invoice_id, now=by.as_of)
     voided = replace(_locked(tx, invoice), status=Status.VOID)
     store.save_settled(tx, voided)
     _tell(tx, by, "invoice.voided", voided)
@@ -93,6 +109,13 @@ def _locked(tx: Tx, invoice: Invoice) -> Invoice:
     if locked is None:
         raise errors.unknown_invoice()
     return locked
+
+
+def _left(tx: Tx, invoice: Invoice) -> tuple[list[Creditable], Credited]:
+    """Return what is left of an invoice's lines, and the tax that was credited so far."""
+    ids = [invoice.customer_id]
+    rows = store.list_creditable(tx, ids, invoice_id=invoice.invoice_id)
+    return rows, Credited(taxes.credited(tx, ids))
 
 
 def _issued(tx: Tx, by: issuing.Issuer, draft: CreditDraft) -> CreditNote:
@@ -143,6 +166,30 @@ def note_lines(tx: Tx, note: CreditNote) -> list[CreditNoteLine]:
     return store.list_credit_note_lines(tx, note.customer_id, note.credit_note_id)
 
 
+def read_note(tx: Tx, keyring: Keyring, note: CreditNote) -> CreditNoteView:
+    """Return a credit note with its lines, its invoice, and the buyer as of its issue.
+
+    Raises: Fault.
+    """
+    sealed = keyring.open_retained(
+        tx, issuing.NOTE_TABLE, issuing.BUYER, note.credit_note_id, note.sealed_buyer
+    )
+    invoice = store.find_invoice(tx, note.customer_id, note.invoice_id)
+    if invoice is None:
+        raise errors.unknown_invoice()
+    lines = store.list_lines(tx, note.customer_id, note.invoice_id)
+    zones = {s.subscription_id: s.time_zone for s in subscriptions.history(tx, note.customer_id)}
+    return CreditNoteView(
+        note=note,
+        lines=tuple(note_lines(tx, note)),
+        invoice=invoice,
+        invoice_lines=tuple(lines),
+        buyer=msgspec.json.decode(sealed, type=Buyer),
+        time_zone=zones[lines[0].subscription_id],
+        taxes=taxes.of_credit_note(tx, note.customer_id, note.credit_note_id),
+    )
+
+
 def note_value(note: CreditNote, lines: Sequence[CreditNoteLine] | None = None) -> dict[str, Any]:
     """Return a credit note as JSON takes it, without personal data."""
     value: dict[str, Any] = {
@@ -153,6 +200,9 @@ def note_value(note: CreditNote, lines: Sequence[CreditNoteLine] | None = None) 
         "reason": note.reason,
         "currency": note.currency,
         "total": Money(note.total, note.currency).text(),
+        "subtotal": Money(note.subtotal, note.currency).text(),
+        "discount": Money(note.discount, note.currency).text(),
+        "tax": Money(note.tax, note.currency).text(),
         "applied": Money(note.applied, note.currency).text(),
         "to_balance": Money(note.total - note.applied, note.currency).text(),
         "issued_on": note.issued_on.isoformat(),
@@ -163,6 +213,7 @@ def note_value(note: CreditNote, lines: Sequence[CreditNoteLine] | None = None) 
                 "line": line.invoice_line,
                 "description": line.description,
                 "amount": Money(line.amount, note.currency).text(),
+                "discount": Money(line.discount, note.currency).text(),
             }
             for line in lines
         ]

@@ -1,7 +1,7 @@
 """Where a line below zero goes, and what a credit note may take: decisions without a database.
 
-A line below zero names the line that it takes back from. It nets within an invoice as long as the
-total stays at or above zero; otherwise it goes on a credit note of the invoice that it takes from
+A line below zero names the line that it takes back from. It nets within an invoice as long as no
+tax group of it turns negative; otherwise it goes on a credit note of the invoice that it takes from
 (RULES 11). No line is ever credited beyond what is left of it, whoever asks.
 """
 
@@ -14,7 +14,9 @@ from typing import Final
 from uuid import UUID
 
 from convergio.billing import errors
+from convergio.billing.bearing import Credited, earned_by, net_of, share
 from convergio.billing.model import (
+    Bearing,
     ChargeKey,
     Creditable,
     CreditDraft,
@@ -28,11 +30,10 @@ from convergio.billing.model import (
     LineId,
     Numbers,
     Status,
-    StrangeRow,
     Voiding,
 )
 from convergio.billing.rules import ACCOUNTS
-from convergio.kernel.errors import Difference, require
+from convergio.kernel.errors import require
 from convergio.kernel.money import Money, allocate
 from convergio.ledger.model import Account
 
@@ -52,71 +53,79 @@ class Left:
             if row.remaining > 0:
                 self._of.setdefault((row.customer_id, row.key), []).append(row)
 
-    def take(self, customer_id: UUID, key: ChargeKey, minor: int) -> Iterator[tuple[LineId, int]]:
-        """Yield the lines that an amount is taken from, as far as they reach, and use it up."""
+    def take(
+        self, customer_id: UUID, key: ChargeKey, minor: int
+    ) -> Iterator[tuple[LineId, int, Bearing]]:
+        """Yield the lines that an amount is taken from, as far as they reach, and use it up.
+
+        Each with the part of it, and what that part of the line bears.
+        """
         rows = self._of.get((customer_id, key), [])
         while minor and rows:
             row = rows.pop(0)
             part = min(minor, row.remaining)
+            bearing = share(row, part)
             if part < row.remaining:
-                rows.insert(0, replace(row, remaining=row.remaining - part))
-            yield LineId(row.invoice_id, row.line_number), part
+                rest = row.discount_left - bearing.discount
+                rows.insert(0, replace(row, remaining=row.remaining - part, discount_left=rest))
+            yield LineId(row.invoice_id, row.line_number), part, bearing
             minor -= part
 
 
-def attributed(draft: Draft, left: Left) -> tuple[Draft | None, list[CreditDraft]]:
-    """Return the invoice and the credit notes that a draft with lines below zero becomes."""
-    lines: list[Line] = []
+def attributed(draft: Draft, left: Left) -> tuple[list[Line], list[Line]]:
+    """Return a draft's lines above zero, and those below, each of which names its origin."""
+    above: list[Line] = []
+    below: list[Line] = []
     for line in draft.lines:
         if line.amount.minor >= 0:
-            lines.append(line)
+            above.append(line)
             continue
-        for origin, part in left.take(draft.customer_id, line.key, -line.amount.minor):
-            lines.append(replace(line, amount=Money(-part, line.amount.currency), origin=origin))
-    total = sum(line.amount.minor for line in lines)
-    if total >= 0:
-        return _draft(draft, lines), []
-    above = [line for line in lines if line.origin is None]
-    return _draft(draft, above), list(_notes(draft, [one for one in lines if one.origin]))
+        for origin, part, bears in left.take(draft.customer_id, line.key, -line.amount.minor):
+            amount = Money(-part, line.amount.currency)
+            bearing = bears._replace(discount=-bears.discount)
+            below.append(replace(line, amount=amount, origin=origin, bearing=bearing))
+    return above, below
 
 
-def _draft(draft: Draft, lines: Sequence[Line]) -> Draft | None:
-    if not lines:
-        return None
-    total = Money(sum(line.amount.minor for line in lines), draft.total.currency)
-    return replace(draft, lines=tuple(lines), total=total)
-
-
-def _notes(draft: Draft, lines: Sequence[Line]) -> Iterator[CreditDraft]:
+def notes_of(customer_id: UUID, lines: Sequence[Line], credited: Credited) -> Iterator[CreditDraft]:
     """Yield one credit note for each invoice that these lines take from."""
     by_invoice: dict[UUID, list[CreditLine]] = {}
+    reasons: dict[UUID, str] = {}
     for line in lines:
         require(line.origin is not None, "a line below zero names what it takes from")
         if line.origin is not None:
+            bearing = line.bearing._replace(discount=-line.bearing.discount)
             credit = CreditLine(
                 line.origin.line_number, line.key.kind, line.description, -line.quantity,
-                -line.amount,
+                -line.amount, bearing,
             )  # fmt: skip
             by_invoice.setdefault(line.origin.invoice_id, []).append(credit)
+            reasons.setdefault(line.origin.invoice_id, line.reason)
     for invoice_id, some in by_invoice.items():
-        yield _note(draft.customer_id, invoice_id, CreditKind.CORRECTION, lines[0].reason, some)
+        reason = reasons[invoice_id]
+        yield _note(customer_id, invoice_id, CreditKind.CORRECTION, reason, some, credited)
 
 
-def _note(
+def _note(  # noqa: PLR0917 - the parts of one document, named at both calls
     customer_id: UUID,
     invoice_id: UUID,
     kind: CreditKind,
     reason: str,
     lines: Sequence[CreditLine],
+    credited: Credited,
 ) -> CreditDraft:
-    total = sum((one.amount for one in lines), Money.zero(lines[0].amount.currency))
+    taxes = credited.take(invoice_id, lines)
+    minor = sum(net_of(one).minor for one in lines)
+    minor += sum(row.tax for row in taxes if not row.inclusive)
+    total = Money(minor, lines[0].amount.currency)
     require(total.minor > 0, "a credit note gives something back")
-    return CreditDraft(customer_id, invoice_id, kind, reason, tuple(lines), total)
+    return CreditDraft(customer_id, invoice_id, kind, reason, tuple(lines), total, taxes)
 
 
 def asked(
     invoice: Invoice,
     rows: Sequence[Creditable],
+    credited: Credited,
     *,
     reason: str,
     kind: CreditKind,
@@ -125,8 +134,10 @@ def asked(
 ) -> CreditDraft:
     """Return the credit note that was asked for: of all that is left, of lines, or of an amount.
 
-    An amount is shared over the lines by what is left of each, by largest remainder. Raises:
-    Invalid, Conflict beyond what is left or of a void invoice.
+    Amounts are those of the lines, before discount and tax: the note gives back their share of
+    the discount less, and the tax on them more. An amount is shared over the lines by what is
+    left of each, by largest remainder. Raises: Invalid; Conflict beyond what is left, or of a
+    void invoice.
     """
     _check_reason(reason)
     if invoice.status == Status.VOID:
@@ -153,7 +164,9 @@ def asked(
     total = sum(one.amount.minor for one in credit)
     if strangers or not 0 < total <= whole.minor:
         raise errors.beyond_credit(invoice.number_text, whole.text())
-    return _note(invoice.customer_id, invoice.invoice_id, kind, reason, credit)
+    if sum(net_of(one).minor for one in credit) <= 0:
+        raise errors.nothing_paid(invoice.number_text)
+    return _note(invoice.customer_id, invoice.invoice_id, kind, reason, credit, credited)
 
 
 def _check_reason(reason: str) -> None:
@@ -174,11 +187,14 @@ def _check_line(invoice: Invoice, row: Creditable, minor: int, *, all_: bool) ->
 
 def _credit_line(row: Creditable, minor: int) -> CreditLine:
     return CreditLine(
-        row.line_number, Kind(row.kind), row.description, _ONE, Money(minor, row.currency)
-    )
+        row.line_number, Kind(row.kind), row.description, _ONE, Money(minor, row.currency),
+        share(row, minor),
+    )  # fmt: skip
 
 
-def void(invoice: Invoice, rows: Sequence[Creditable], how: Voiding) -> CreditDraft | None:
+def void(
+    invoice: Invoice, rows: Sequence[Creditable], credited: Credited, how: Voiding
+) -> CreditDraft | None:
     """Return the full credit note that voids an invoice; None where nothing is left of it.
 
     Raises: Conflict for one that is not open, or of which anything is paid.
@@ -191,7 +207,8 @@ def void(invoice: Invoice, rows: Sequence[Creditable], how: Voiding) -> CreditDr
         return None
     if left <= 0:
         raise errors.beyond_credit(invoice.number_text, Money(left, invoice.currency).text())
-    return asked(invoice, rows, reason=f"void: {how}", kind=kind, amount=None, lines=None)
+    reason = f"void: {how}"
+    return asked(invoice, rows, credited, reason=reason, kind=kind, amount=None, lines=None)
 
 
 def apply(invoice: Invoice, total: Money) -> tuple[Invoice, Money]:
@@ -214,13 +231,13 @@ def write_off(invoice: Invoice) -> Invoice:
 
 def reversal(credit: CreditDraft) -> dict[Account, Money]:
     """Return what a credit note takes back from each account, what is deferred first."""
-    sums: dict[Account, Money] = {}
-    for kind in (Kind.FIXED, Kind.USAGE):
-        for line in credit.lines:
-            if line.kind == kind:
-                account = ACCOUNTS[kind]
-                zero = Money.zero(line.amount.currency)
-                sums[account] = sums.get(account, zero) + line.amount
+    currency = credit.total.currency
+    sums = {
+        ACCOUNTS[kind]: Money(minor, currency)
+        for kind, minor in earned_by(credit.lines, credit.taxes, currency).items()
+    }
+    if credit.taxes:
+        sums[Account.TAX_PAYABLE] = Money(sum(row.tax for row in credit.taxes), currency)
     return sums
 
 
@@ -239,7 +256,7 @@ def number_notes(
             draft.customer_id, ids[place], draft.invoice_id, numbers.series, numbers.year,
             numbers.first + place, draft.kind, draft.reason, draft.total.currency,
             draft.total.minor, applied[place].minor, numbers.issued_on, finalized_at,
-            sealed[place],
+            sealed[place], *draft.sums,
         )  # fmt: skip
 
 
@@ -249,9 +266,3 @@ def parse_number(text: str) -> tuple[str, int, int]:
     if found is None:
         raise errors.bad_note_number(text)
     return found[1], int(found[2]), int(found[3])
-
-
-def strange(row: StrangeRow) -> Difference:
-    """Tell of a sum that two places disagree about."""
-    where = f"{row.what} of {row.document_id} of customer {row.customer_id}"
-    return Difference(where, str(row.expected), str(row.found))

@@ -1,9 +1,10 @@
-"""The invoice as a person reads it: a PDF/A that is a pure function of what was issued.
+"""Invoice and credit note as a person reads them: a PDF/A, a pure function of what was issued.
 
-One idea: the template holds the layout, this module holds the words. Every amount, date and label
-is worded here for the reader's language, and the template receives plain strings as JSON, so text
-that a customer typed is never read as markup. The same document gives the same bytes on every
-machine: only the typefaces inside typst are used, and the file's time is the day of issue.
+One idea: the template holds the layout, `wording.py` and `page.py` the words. The template receives
+plain strings as JSON, so text that a customer typed is never read as markup. The same document
+gives the same bytes on every machine: only the typefaces inside typst are used, and the file's time
+is the day of issue. Where tax is configured, the XML of EN 16931 is inside (Factur-X), written from
+the same facts.
 
 Invariants: no clock, no network, no system typeface, no database. PDF/A forbids a hole in the
 text, so a character that the typefaces lack is shown as U+FFFD; `typefaces` names a folder with
@@ -13,74 +14,33 @@ more of them.
 import json
 import re
 import threading
-import unicodedata
-from collections.abc import Mapping
-from datetime import UTC, date, datetime, time, timedelta
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 import typst
-from babel import Locale
-from babel.dates import format_date, format_interval
-from babel.numbers import format_currency, format_decimal
 
-from convergio.billing.model import InvoiceLine, InvoiceView
+from convergio.billing import einvoices, factur_x, marking, wording
+from convergio.billing.einvoices import EInvoice
+from convergio.billing.model import Buyer, CreditNoteView, InvoiceLine, InvoiceView
+from convergio.billing.page import (
+    Account,
+    DocumentLine,
+    InvoiceDocument,
+    Party,
+    Step,
+    Tax,
+    worded,
+)
+from convergio.billing.wording import Language
 from convergio.infra.settings import Seller
-from convergio.kernel.errors import Fault, require
+from convergio.kernel.errors import Fault
 from convergio.kernel.money import Money
-from convergio.kernel.periods import Period, zone
-
-Language = Literal["en", "it"]
-Status = Literal["open", "paid", "void", "uncollectible"]
-
-
-class Party(msgspec.Struct, frozen=True, kw_only=True):
-    """The seller or the buyer as the document names them."""
-
-    name: str
-    address: tuple[str, ...] = ()
-    email: str | None = None
-    tax_id: str | None = None
-
-
-class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of the arithmetic of a line; `unit_price` is in major units for `per` units."""
-
-    description: str
-    quantity: Decimal
-    amount: Money
-    unit_price: Decimal | None = None
-    per: Decimal = Decimal(1)
-
-
-class DocumentLine(Step, frozen=True, kw_only=True):
-    """One charge, and in small print below it the steps that it was worked out in, if any."""
-
-    period: Period | None = None
-    steps: tuple[Step, ...] = ()
-
-
-class InvoiceDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that the page says. Days are those of the seller's zone; periods are half-open.
-
-    `time_zone` is the subscription's: the days of a period are shown in it.
-    """
-
-    number: str
-    status: Status
-    seller: Party
-    buyer: Party
-    issued_on: date
-    due_on: date
-    lines: tuple[DocumentLine, ...]
-    total: Money
-    paid: Money
-    language: Language = "en"
-    time_zone: str = "UTC"
-    customer_key: str | None = None
-    note: str | None = None
+from convergio.kernel.periods import Period
+from convergio.rating.taxing import TaxRow, Treatment
 
 
 class _StoredStep(msgspec.Struct, frozen=True):
@@ -93,149 +53,203 @@ class _StoredStep(msgspec.Struct, frozen=True):
     amount: str
 
 
-_WORDS: Final[Mapping[Language, Mapping[str, str]]] = {
-    "en": {
-        "invoice": "Invoice",
-        "from": "From",
-        "bill_to": "Bill to",
-        "number": "Invoice number",
-        "issued": "Date of issue",
-        "due": "Date due",
-        "customer": "Customer",
-        "description": "Description",
-        "quantity": "Quantity",
-        "unit_price": "Unit price",
-        "amount": "Amount",
-        "total": "Total",
-        "paid": "Paid",
-        "amount_due": "Amount due",
-        "tax_id": "Tax ID",
-        "page": "Page",
-        "open_headline": "Due by {due}",
-        "paid_headline": "Paid in full",
-        "zero_headline": "Nothing to pay",
-        "void_headline": "Void: nothing is due",
-        "late_usage": "usage of an earlier period",
-        "late_fee": "fee of an earlier period",
-        "credit_usage": "credit for corrected usage",
-        "credit_fee": "credit for unused time",
-    },
-    "it": {
-        "invoice": "Fattura",
-        "from": "Emessa da",
-        "bill_to": "Intestata a",
-        "number": "Numero fattura",
-        "issued": "Data di emissione",
-        "due": "Scadenza",
-        "customer": "Cliente",
-        "description": "Descrizione",
-        "quantity": "Quantità",
-        "unit_price": "Prezzo unitario",
-        "amount": "Importo",
-        "total": "Totale",
-        "paid": "Pagato",
-        "amount_due": "Importo dovuto",
-        "tax_id": "Partita IVA",
-        "page": "Pagina",
-        "open_headline": "Da pagare entro il {due}",
-        "paid_headline": "Interamente pagata",
-        "zero_headline": "Nulla da pagare",
-        "void_headline": "Annullata: nulla è dovuto",
-        "late_usage": "consumo di un periodo precedente",
-        "late_fee": "canone di un periodo precedente",
-        "credit_usage": "accredito per consumo rettificato",
-        "credit_fee": "accredito per il tempo non goduto",
-    },
-}
-# The steps of rating speak English; these are all the phrases that they are made of.
-_STEPS_IT: Final = {
-    "Flat fee": "Canone fisso",
-    "Fixed fee": "Quota fissa",
-    "flat fee": "quota fissa",
-    "Included": "Compreso nel piano",
-    "Usage": "Consumo",
-    "Seats": "Postazioni",
-    "Packages of": "Pacchetti da",
-    "Minimum": "Minimo",
-    "Tier": "Scaglione",
-    "up to the maximum": "fino al massimo",
-    "up to": "fino a",
-    "above": "oltre",
-    "of the period": "del periodo",
-}
-_STEP_PHRASE: Final = re.compile("|".join(map(re.escape, _STEPS_IT)))
 _TEMPLATE: Final = Path(__file__).with_name("invoice.typ")
-_LOCALES: Final = {"en": Locale("en"), "it": Locale("it")}
 _MISSING: Final = re.compile(r'the text `"(.*?)"` could not be displayed', re.DOTALL)
 _ESCAPE: Final = re.compile(r"\\u\{([0-9a-fA-F]+)\}")
-_LONG_WORD: Final = re.compile(r"\S{31,}")
-_AFTER_SIGN: Final = re.compile(r"(?<=[@./_-])")
 _REPAIRS_MAX: Final = 3
 _LATIN_LAST: Final = 0x24F
+_STATE_BEFORE_CODE: Final = frozenset({"US", "CA", "AU"})
 _own = threading.local()
+
+
+def pdf(view: InvoiceView, seller: Seller) -> bytes:
+    """Return an invoice as PDF, with its e-invoice inside where it can be one."""
+    return _with_xml(of(view, seller), einvoices.of(view, seller))
+
+
+def note_pdf(view: CreditNoteView, seller: Seller) -> bytes:
+    """Return a credit note as PDF, with its e-invoice inside where it can be one."""
+    return _with_xml(of_note(view, seller), einvoices.of_note(view, seller))
+
+
+def _with_xml(document: InvoiceDocument, told: EInvoice) -> bytes:
+    xml = None if einvoices.problems(told) else factur_x.write(told)
+    return render(document, xml=xml)
 
 
 def of(view: InvoiceView, seller: Seller) -> InvoiceDocument:
     """Return what the document of a finalised invoice says.
 
-    The buyer is who it was on the day of issue; the language is theirs where this module speaks
-    it, and English otherwise.
+    The buyer is who it was on the day of issue; the language is theirs where it is spoken here,
+    and English otherwise.
     """
-    invoice, buyer = view.invoice, view.buyer
-    language: Language = "it" if buyer.locale.lower().startswith("it") else "en"
+    invoice, buyer, currency = view.invoice, view.buyer, view.invoice.currency
+    language = wording.language_of(buyer.locale)
     return InvoiceDocument(
         number=invoice.number_text,
         status=invoice.status.value,
-        seller=Party(
-            name=seller.name,
-            address=_address(seller.address, seller.country, language),
-            email=seller.email or None,
-            tax_id=seller.tax_id or None,
-        ),
-        buyer=Party(
-            name=buyer.name or buyer.key,
-            address=_address(buyer.address or "", buyer.country, language),
-            email=buyer.email,
-            tax_id=buyer.tax_id,
-        ),
+        seller=_seller(seller, language),
+        buyer=_buyer(buyer, language),
         issued_on=invoice.issued_on,
         due_on=invoice.due_on,
-        lines=tuple(_line_of(line, language) for line in view.lines),
-        total=Money(invoice.total, invoice.currency),
-        paid=Money(invoice.paid, invoice.currency),
+        lines=tuple(_line_of(line, language, is_taxed=bool(view.taxes)) for line in view.lines),
+        total=Money(invoice.total, currency),
+        paid=Money(invoice.paid - invoice.excess, currency),
+        from_balance=Money(invoice.from_balance, currency),
+        credited=Money(invoice.credited, currency),
+        taxes=_taxes(view.taxes, currency, seller, buyer),
+        tax_name=wording.tax_name(language, seller.country),
+        account=_account(seller),
+        purchase_order=buyer.purchase_order,
         language=language,
         time_zone=view.time_zone,
         customer_key=buyer.key,
     )
 
 
+def of_note(view: CreditNoteView, seller: Seller) -> InvoiceDocument:
+    """Return what the document of a credit note says."""
+    note, buyer, currency = view.note, view.buyer, view.note.currency
+    language = wording.language_of(buyer.locale)
+    origins = {line.line_number: line for line in view.invoice_lines}
+    lines = []
+    for line in view.lines:
+        source = origins[line.invoice_line]
+        lines.append(
+            DocumentLine(
+                description=line.description,
+                quantity=line.quantity,
+                amount=Money(line.amount, currency),
+                period=Period(source.period_start, source.period_end),
+                discount=Money(line.discount, currency) if line.discount else None,
+                rate=_rate_of(source, is_taxed=bool(view.taxes)),
+            )
+        )
+    return InvoiceDocument(
+        kind="credit_note",
+        number=note.number_text,
+        status="paid",
+        seller=_seller(seller, language),
+        buyer=_buyer(buyer, language),
+        issued_on=note.issued_on,
+        due_on=note.issued_on,
+        lines=tuple(lines),
+        total=Money(note.total, currency),
+        paid=Money.zero(currency),
+        credited=Money(note.applied, currency),
+        taxes=_taxes(view.taxes, currency, seller, buyer),
+        tax_name=wording.tax_name(language, seller.country),
+        origin=(view.invoice.number_text, view.invoice.issued_on),
+        purchase_order=buyer.purchase_order,
+        language=language,
+        time_zone=view.time_zone,
+        customer_key=buyer.key,
+        note=f"{wording.WORDS[language]['reason']}: {note.reason}",
+    )
+
+
+def _seller(seller: Seller, language: Language) -> Party:
+    return Party(
+        name=seller.name,
+        address=_place(
+            seller.street, seller.postal_code, seller.city, seller.region, seller.country, language
+        )
+        or _address(seller.address, seller.country, language),
+        email=seller.email or None,
+        tax_id=seller.tax_id or None,
+        legal_form=seller.legal_form or None,
+    )
+
+
+def _buyer(buyer: Buyer, language: Language) -> Party:
+    return Party(
+        name=buyer.name or buyer.key,
+        address=_place(
+            buyer.street, buyer.postal_code, buyer.city, buyer.region, buyer.country, language
+        )
+        or _address(buyer.address or "", buyer.country, language),
+        email=buyer.email,
+        tax_id=buyer.tax_id,
+    )
+
+
+def _place(  # noqa: PLR0917 - the parts of an address
+    street: str | None,
+    postal_code: str | None,
+    city: str | None,
+    region: str | None,
+    country: str | None,
+    language: Language,
+) -> tuple[str, ...]:
+    """Return the lines of an address in parts, as its country writes them; none without a city."""
+    if not (street and city):
+        return ()
+    code = postal_code or ""
+    if country in _STATE_BEFORE_CODE:
+        rows = [f"{city}, {region} {code}" if region else f"{city} {code}"]
+    elif country == "GB":
+        rows = [city, region or "", code]
+    else:
+        rows = [f"{code} {city}" + (f" ({region})" if region else "")]
+    rows.append(wording.country_name(country, language) if country else "")
+    return tuple(row.strip() for row in (street, *rows) if row.strip())
+
+
 def _address(text: str, country: str | None, language: Language) -> tuple[str, ...]:
     """Return the lines of an address: as typed, or at its commas; the country by its name."""
     rows = [row.strip() for row in (text.splitlines() if "\n" in text else text.split(","))]
     if country is not None:
-        rows.append(_LOCALES[language].territories.get(country, country))
+        rows.append(wording.country_name(country, language))
     return tuple(row for row in rows if row)
 
 
-def _line_of(line: InvoiceLine, language: Language) -> DocumentLine:
+def _account(seller: Seller) -> Account | None:
+    if not seller.iban:
+        return None
+    return Account(name=seller.name, iban=seller.iban, bic=seller.bic)
+
+
+def _taxes(rows: Sequence[TaxRow], currency: str, seller: Seller, buyer: Buyer) -> tuple[Tax, ...]:
+    language = wording.language_of(buyer.locale)
+    return tuple(
+        Tax(
+            rate=row.rate,
+            net=Money(row.net, currency),
+            amount=Money(row.tax, currency),
+            inclusive=row.inclusive,
+            sentence=wording.sentence(
+                row.treatment,
+                row.reason,
+                language,
+                seller_country=seller.country,
+                buyer_country=buyer.country,
+            ),
+        )
+        for row in rows
+    )
+
+
+def _line_of(line: InvoiceLine, language: Language, *, is_taxed: bool) -> DocumentLine:
     """Return a stored line; one that amends an earlier period shows no steps but says so."""
     steps = _steps_of(line, language)
-    late = line.reason.startswith(("late ", "credit: "))
+    late = wording.is_amendment(line.reason)
     only = steps[0] if len(steps) == 1 and not late else None
-    name = line.description
-    if late:
-        kind = "fee" if line.kind == "fixed" else "usage"
-        words = _WORDS[language][f"{'late' if line.amount >= 0 else 'credit'}_{kind}"]
-        name = f"{name.removesuffix(f': {line.reason}')}: {words}"
     return DocumentLine(
-        description=name,
+        description=wording.line_name(line, language),
         quantity=line.quantity,
         amount=Money(line.amount, line.currency),
         period=Period(line.period_start, line.period_end),
         unit_price=only.unit_price if only else None,
         per=only.per if only else Decimal(1),
         steps=() if late or only else steps,
+        discount=Money(line.discount, line.currency) if line.discount else None,
+        rate=_rate_of(line, is_taxed=is_taxed),
     )
+
+
+def _rate_of(line: InvoiceLine, *, is_taxed: bool) -> Decimal | None:
+    """Return the rate that a line shows; what is outside of any tax shows none."""
+    return line.tax_rate if is_taxed and line.tax_treatment != Treatment.NONE else None
 
 
 def _steps_of(line: InvoiceLine, language: Language) -> tuple[Step, ...]:
@@ -244,7 +258,7 @@ def _steps_of(line: InvoiceLine, language: Language) -> tuple[Step, ...]:
     shown = [one for one in every if Decimal(one.quantity)]
     return tuple(
         Step(
-            description=_step_words(one.description, language),
+            description=wording.step_words(one.description, language),
             quantity=Decimal(one.quantity),
             amount=Money.parse(one.amount, line.currency),
             unit_price=Decimal(one.unit),
@@ -254,42 +268,47 @@ def _steps_of(line: InvoiceLine, language: Language) -> tuple[Step, ...]:
     )
 
 
-def _step_words(text: str, language: Language) -> str:
-    if language == "en":
-        return text
-    return _STEP_PHRASE.sub(lambda found: _STEPS_IT[found[0]], text)
+def render(
+    document: InvoiceDocument, *, xml: bytes | None = None, typefaces: Path | None = None
+) -> bytes:
+    """Return a document as PDF/A-3b and PDF/UA-1. The same document gives the same bytes.
 
-
-def render(invoice: InvoiceDocument, *, typefaces: Path | None = None) -> bytes:
-    """Return the invoice as PDF/A-3b and PDF/UA-1. The same document gives the same bytes.
-
-    `typefaces` is a folder with further fonts, for scripts such as Chinese that the ones inside
-    typst lack. Raises: Fault when the sums of the document disagree.
+    `xml` is its e-invoice, which goes into the file. `typefaces` is a folder with further fonts,
+    for scripts such as Chinese that the ones inside typst lack. Raises: Fault when the sums of the
+    document disagree.
     """
-    lines = sum((line.amount.minor for line in invoice.lines), 0)
-    require(lines == invoice.total.minor, f"invoice {invoice.number}: lines and total differ")
-    text = json.dumps(_worded(invoice), ensure_ascii=False)
+    words = worded(document)
+    if xml is not None:
+        words["xml"] = xml.decode()
+    made = _compiled(words, document.issued_on, typefaces)
+    return made if xml is None else marking.marked(made)
+
+
+def _compiled(words: dict[str, object], issued_on: date, typefaces: Path | None) -> bytes:
+    """Return the PDF; letters that no typeface has are replaced as typst names them."""
+    xml = words.pop("xml", "")
+    text = json.dumps(words, ensure_ascii=False)
     for _ in range(_REPAIRS_MAX):
         try:
-            return _compile(text, invoice.issued_on, typefaces)
+            return _compile(text, str(xml), issued_on, typefaces)
         except typst.TypstError as error:
             text = _without_missing(text, error)
     latin = "".join(letter if ord(letter) <= _LATIN_LAST else "\ufffd" for letter in text)
-    return _compile(latin, invoice.issued_on, typefaces)
+    return _compile(latin, str(xml), issued_on, typefaces)
 
 
-def _compile(text: str, issued_on: date, typefaces: Path | None) -> bytes:
+def _compile(text: str, xml: str, issued_on: date, typefaces: Path | None) -> bytes:
     midnight = datetime.combine(issued_on, time(), UTC)
-    pdf = _compiler(typefaces).compile(
+    made = _compiler(typefaces).compile(
         format="pdf",
-        sys_inputs={"invoice": text},
+        sys_inputs={"invoice": text, "xml": xml},
         pdf_standards=["a-3b", "ua-1"],
         timestamp=int(midnight.timestamp()),
     )
-    if not isinstance(pdf, bytes):
+    if not isinstance(made, bytes):
         detail = "typst returned no PDF"
         raise Fault(detail)
-    return pdf
+    return made
 
 
 def _compiler(typefaces: Path | None) -> typst.Compiler:
@@ -311,149 +330,3 @@ def _without_missing(text: str, error: typst.TypstError) -> str:
         detail = f"typst: {error.message}"
         raise Fault(detail) from error
     return text.translate(missing)
-
-
-def _worded(invoice: InvoiceDocument) -> dict[str, object]:
-    """Return what the template reads: strings, already worded for the reader."""
-    words = _WORDS[invoice.language]
-    due = _due(invoice)
-    sums = [(words["total"], _money(invoice.total, invoice.language))]
-    if invoice.paid.minor:
-        sums.append((words["paid"], _money(-invoice.paid, invoice.language)))
-    closed = invoice.status in {"paid", "void"}
-    return {
-        "language": invoice.language,
-        "labels": words,
-        "tone": {"paid": "paid", "void": "closed"}.get(invoice.status, "open"),
-        "title": f"{words['invoice']} {_clean(invoice.number)}",
-        "number": _clean(invoice.number),
-        "amount": _money(invoice.total if closed else due, invoice.language),
-        "headline": _headline(invoice),
-        "seller": {
-            "name": _clean(invoice.seller.name),
-            "details": _details(invoice.seller, words),
-            "footer": " · ".join(_footer(invoice.seller, words)),
-        },
-        "buyer": {
-            "name": _clean(invoice.buyer.name),
-            "details": _details(invoice.buyer, words),
-        },
-        "facts": _facts(invoice, words),
-        "lines": [_line(line, invoice) for line in invoice.lines],
-        "sums": sums,
-        "due": (words["amount_due"], _money(due, invoice.language)),
-        "note": _clean(invoice.note or ""),
-    }
-
-
-def _due(invoice: InvoiceDocument) -> Money:
-    if invoice.status == "void":
-        return Money.zero(invoice.total.currency)
-    return invoice.total - invoice.paid
-
-
-def _headline(invoice: InvoiceDocument) -> str:
-    words = _WORDS[invoice.language]
-    match invoice.status:
-        case "void":
-            return words["void_headline"]
-        case "paid":
-            return words["paid_headline"] if invoice.total.minor else words["zero_headline"]
-        case "open" | "uncollectible":
-            return words["open_headline"].format(due=_day(invoice.due_on, invoice.language))
-
-
-def _facts(invoice: InvoiceDocument, words: Mapping[str, str]) -> list[tuple[str, str]]:
-    facts = [
-        (words["number"], _clean(invoice.number)),
-        (words["issued"], _day(invoice.issued_on, invoice.language)),
-        (words["due"], _day(invoice.due_on, invoice.language)),
-    ]
-    if invoice.customer_key:
-        facts.append((words["customer"], _short(_clean(invoice.customer_key))))
-    return facts
-
-
-def _details(party: Party, words: Mapping[str, str]) -> list[str]:
-    tax = f"{words['tax_id']} {party.tax_id}" if party.tax_id else ""
-    rows = (*party.address, party.email or "", tax)
-    return [row for row in map(_clean, rows) if row]
-
-
-def _footer(party: Party, words: Mapping[str, str]) -> list[str]:
-    tax = f"{words['tax_id']} {party.tax_id}" if party.tax_id else ""
-    return [row for row in map(_clean, (party.name, tax, party.email or "")) if row]
-
-
-def _line(line: DocumentLine, invoice: InvoiceDocument) -> dict[str, object]:
-    return {
-        **_step(line, invoice.language),
-        "period": "" if line.period is None else _period(line.period, invoice),
-        "steps": [_step(step, invoice.language) for step in line.steps],
-    }
-
-
-def _step(step: Step, language: Language) -> dict[str, str]:
-    return {
-        "description": _clean(step.description),
-        "quantity": _number(step.quantity, language),
-        "unit_price": _unit_price(step, language),
-        "amount": _money(step.amount, language),
-    }
-
-
-def _unit_price(line: Step, language: Language) -> str:
-    if line.unit_price is None:
-        return ""
-    currency = line.amount.currency.upper()
-    locale = _LOCALES[language]
-    price = format_currency(line.unit_price, currency, locale=locale, decimal_quantization=False)
-    return price if line.per == 1 else f"{price} / {_number(line.per, language)}"
-
-
-def _money(money: Money, language: Language) -> str:
-    major = Decimal(money.text())
-    return format_currency(major, money.currency.upper(), locale=_LOCALES[language])
-
-
-def _number(value: Decimal, language: Language) -> str:
-    return format_decimal(value, locale=_LOCALES[language], decimal_quantization=False)
-
-
-def _day(day: date, language: Language) -> str:
-    return format_date(day, format="long", locale=_LOCALES[language])
-
-
-def _period(period: Period, invoice: InvoiceDocument) -> str:
-    """Return the first and the last day of a half-open period, as a reader counts days."""
-    where = zone(invoice.time_zone)
-    first = period.start.astimezone(where).date()
-    last = (period.end - timedelta(microseconds=1)).astimezone(where).date()
-    if first == last:
-        return format_date(first, format="medium", locale=_LOCALES[invoice.language])
-    # Babel pads the dash with thin spaces; plain ones keep the text easy to search and copy
-    days = format_interval(first, last, skeleton="yMMMd", locale=_LOCALES[invoice.language])
-    return days.replace("\u2009", " ")
-
-
-def _clean(text: str) -> str:
-    """Return text that a page can hold: no controls, no direction overrides, breakable words."""
-    kept = (
-        " " if letter.isspace() else letter
-        for letter in unicodedata.normalize("NFC", text)
-        if letter.isspace() or unicodedata.category(letter) not in {"Cc", "Cf", "Cs", "Co", "Cn"}
-    )
-    single = " ".join("".join(kept).split())
-    return _LONG_WORD.sub(lambda found: _breakable(found[0]), single)
-
-
-def _breakable(word: str, size: int = 10) -> str:
-    """Return the word with places where a line may end: after a sign, else every few letters."""
-    parts = _AFTER_SIGN.split(word)
-    chunks = (part[at : at + size] for part in parts for at in range(0, len(part), size))
-    return "\u200b".join(chunks)
-
-
-def _short(text: str, size: int = 20) -> str:
-    text = text.replace("\u200b", "")
-    return text if len(text) <= size else f"{text[: size - 1]}…"

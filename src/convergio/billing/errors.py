@@ -76,3 +76,29 @@ def bad_note_number(text: str) -> Invalid:
     """Say how a credit note's number reads."""
     detail = f"'{text[:40]}' is not its number; write one such as CVG-CN-2025-000004"
     return Invalid(detail, code="bad_number", field="credit_note")
+
+
+def bad_net_days(most: int) -> Invalid:
+    """Refuse a term that no invoice has."""
+    return Invalid(f"write 0 to {most} days", code="bad_net_days", field="net_days")
+
+
+def nothing_paid(number: str) -> Conflict:
+    """Say that what is asked for was given away already."""
+    detail = f"that part of invoice {number} was discounted to zero; there is nothing to give back"
+    return Conflict(detail, code="nothing_paid", field="amount")
+
+
+def no_subscription() -> Conflict:
+    """Say that a coupon needs periods to count for."""
+    detail = "the customer has no subscription; subscribe first, then redeem the code"
+    return Conflict(detail, code="no_subscription")
+
+
+def sliced_credit(name: str, by: str) -> Conflict:
+    """Say that prepaid units cannot pay for what has a price for each value."""
+    detail = (
+        f"'{name}' is priced by {by}, so prepaid units of it have no one price;"
+        " void the grant and grant money instead"
+    )
+    return Conflict(detail, code="sliced_credit", field="grant")

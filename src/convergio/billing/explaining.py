@@ -5,7 +5,7 @@ cannot promise what the run does not do. An explanation leads from a line to its
 steps of the arithmetic, the usage that was counted and the very events.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,10 +15,23 @@ from uuid import UUID
 import msgspec
 
 from convergio.billing import errors, owing, rules, settling, store
-from convergio.billing.model import CreditDraft, Draft, Invoice, InvoiceLine, Kind, Line, Problem
+from convergio.billing.model import (
+    CreditDraft,
+    Draft,
+    Invoice,
+    InvoiceLine,
+    Kind,
+    Line,
+    Problem,
+    TaxRow,
+)
 from convergio.catalog import actions as catalog
 from convergio.catalog.model import Price
+from convergio.crypto.actions import Keyring
+from convergio.discounts import actions as discounts
 from convergio.infra.db import Tx
+from convergio.infra.ids import typeid
+from convergio.kernel.errors import require
 from convergio.kernel.money import Money
 from convergio.kernel.periods import Period, instant_text
 from convergio.kernel.quantity import quantity_text
@@ -27,7 +40,7 @@ from convergio.metering import actions as metering
 from convergio.metering.model import MeteredEvent
 from convergio.subscriptions import actions as subscriptions
 from convergio.subscriptions import changes
-from convergio.subscriptions.model import When
+from convergio.subscriptions.model import Change, Subscription, When
 
 
 class _Undone(Exception):
@@ -55,8 +68,23 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True)
+class Consequence:
+    """What a change of a subscription would bill: at once, and at the boundary that follows.
+
+    `next` leaves out what `now` has; there is none where nothing follows.
+    """
+
+    subscription: dict[str, Any]
+    now: Preview
+    next: Preview | None
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a line says what it says. `events` is one page; usage lines alone have any."""
+    """Why a line says what it says. `events` is one page; usage lines alone have any.
+
+    `draws` are what took something off it: a coupon's code, or None for promotional credit.
+    """
 
     line: InvoiceLine
     price: Price
@@ -64,6 +92,7 @@ class Explanation:
     period: Period
     meter_key: str | None
     events: tuple[MeteredEvent, ...]
+    draws: tuple[tuple[str | None, int], ...] = ()
 
 
 def preview(
@@ -74,6 +103,7 @@ def preview(
     at: datetime | None = None,
     wish: Wish | None = None,
     can_pay: subscriptions.CanPay | None = None,
+    keyring: Keyring | None = None,
 ) -> Preview:
     """Return what the run would bill a customer at an instant: by default the next boundary.
 
@@ -81,30 +111,121 @@ def preview(
     customer's subscriptions, until it is undone. Raises: what the change would raise.
     """
     when = at
-    drafts: list[Draft] = []
-    notes: list[CreditDraft] = []
-    problems: list[Problem] = []
+    found = settling.Settled([], [], [], set())
     with suppress(_Undone), tx.savepoint():
         if wish is not None:
             changes.change(
                 tx, customer_id=customer_id, plan_key=wish.plan_key, seats=wish.seats,
-                when=wish.when, now=now,
+                when=wish.when, now=now, can_pay=can_pay,
             )  # fmt: skip
             when = when or now
         when = when or subscriptions.next_boundary(tx, customer_id, now=now) or now
-        views = subscriptions.for_customers(
-            tx, [customer_id], until=when, now=when, can_pay=can_pay
-        )
-        found = settling.settled(tx, views, owing.Prices(), closed=when, day=when)
-        drafts, notes, problems = found.drafts, found.notes, found.problems
+        found = _settled(tx, customer_id, when, can_pay, keyring)
         raise _Undone
+    return _preview(tx, customer_id, when or now, found)
+
+
+def drafts(
+    tx: Tx,
+    *,
+    now: datetime,
+    after: UUID | None = None,
+    limit: int = 100,
+    can_pay: subscriptions.CanPay | None = None,
+    keyring: Keyring | None = None,
+) -> tuple[list[Draft], UUID | None]:
+    """Return what the next runs will finalise of boundaries that are reached, and the next page.
+
+    A draft is not stored: it is what is owed less what is billed, so it changes with every event
+    until the grace is over and a run makes it an invoice (docs/adr/0012). A page goes through
+    `limit` customers. Locks: their subscriptions, until it is undone.
+    """
+    customer_ids = subscriptions.customers_after(tx, after=after, limit=limit)
+    found = settling.Settled([], [], [], set())
+    with suppress(_Undone), tx.savepoint():
+        views = subscriptions.for_customers(tx, customer_ids, until=now, now=now, can_pay=can_pay)
+        found = settling.settled(tx, views, owing.Prices(), closed=now, day=now, keyring=keyring)
+        raise _Undone
+    return found.drafts, customer_ids[-1] if len(customer_ids) == limit else None
+
+
+def draft_value(draft: Draft) -> dict[str, Any]:
+    """Return a draft as JSON takes it."""
+    return {
+        "customer": typeid("cus", draft.customer_id),
+        "status": "draft",
+        "boundary": instant_text(draft.boundary_at),
+        **_sums(draft),
+        "total": draft.total.text(),
+        "currency": draft.total.currency,
+        "lines": [_line_value(line) for line in draft.lines],
+    }
+
+
+def consequence(
+    tx: Tx,
+    *,
+    customer_id: UUID,
+    act: Callable[[Tx], Subscription],
+    now: datetime,
+    can_pay: subscriptions.CanPay | None = None,
+    keyring: Keyring | None = None,
+) -> Consequence:
+    """Do a change of a subscription, return what it would bill, and undo it.
+
+    Locks: what the change locks, until it is undone. Raises: what the change would raise.
+    """
+    after: Subscription | None = None
+    waiting: Change | None = None
+    boundary: datetime | None = None
+    at_once = later = settling.Settled([], [], [], set())
+    with suppress(_Undone), tx.savepoint():
+        after = act(tx)
+        waiting = changes.pending(tx, after)
+        at_once = _settled(tx, customer_id, now, can_pay, keyring)
+        boundary = subscriptions.next_boundary(tx, customer_id, now=now)
+        if boundary is not None:
+            later = _settled(tx, customer_id, boundary, can_pay, keyring)
+        raise _Undone
+    require(after is not None, "a change that raised nothing returns its subscription")
+    later.drafts[:] = [one for one in later.drafts if one.boundary_at > now]
+    later.notes[:] = [one for one in later.notes if one not in at_once.notes]
+    return Consequence(
+        changes.value(after, waiting) if after is not None else {},
+        _preview(tx, customer_id, now, at_once),
+        None if boundary is None else _preview(tx, customer_id, boundary, later),
+    )
+
+
+def consequence_value(found: Consequence) -> dict[str, Any]:
+    """Return what a change would do as JSON takes it."""
+    return {
+        "subscription": found.subscription,
+        "now": preview_value(found.now),
+        "next": None if found.next is None else preview_value(found.next),
+    }
+
+
+def _settled(
+    tx: Tx,
+    customer_id: UUID,
+    at: datetime,
+    can_pay: subscriptions.CanPay | None,
+    keyring: Keyring | None,
+) -> settling.Settled:
+    """Return what a run at an instant would issue to one customer; the caller undoes it."""
+    views = subscriptions.for_customers(tx, [customer_id], until=at, now=at, can_pay=can_pay)
+    return settling.settled(tx, views, owing.Prices(), closed=at, day=at, keyring=keyring)
+
+
+def _preview(tx: Tx, customer_id: UUID, at: datetime, found: settling.Settled) -> Preview:
     balance = ledger.customer_credit(tx, [customer_id]).get(customer_id, 0)
-    drawn = rules.drawn(drafts, {customer_id: balance})
+    drawn = rules.drawn(found.drafts, {customer_id: balance})
     to_pay = tuple(
         Money(draft.total.minor - part, draft.total.currency)
-        for draft, part in zip(drafts, drawn, strict=True)
+        for draft, part in zip(found.drafts, drawn, strict=True)
     )
-    return Preview(when or now, tuple(drafts), tuple(notes), tuple(problems), to_pay)
+    return Preview(at, tuple(found.drafts), tuple(found.notes), tuple(found.problems), to_pay)
 
 
 def explain(
@@ -135,9 +256,14 @@ def explain(
             period=period,
             after=after,
             limit=limit,
+            part=None
+            if price.by is None
+            else owing.slice_of(price.meter_key, price.by, price.charges, line.dimensions),
         )
     steps = line.detail.get("steps", ())
-    return Explanation(line, price, steps, period, price.meter_key, tuple(events))
+    drawn = discounts.draws(tx, invoice.customer_id, invoice.invoice_id) if line.discount else []
+    draws = tuple((code, minor) for number, code, minor in drawn if number == line_number)
+    return Explanation(line, price, steps, period, price.meter_key, tuple(events), draws)
 
 
 def preview_value(found: Preview) -> dict[str, Any]:
@@ -147,6 +273,7 @@ def preview_value(found: Preview) -> dict[str, Any]:
         "invoices": [
             {
                 "boundary": instant_text(draft.boundary_at),
+                **_sums(draft),
                 "total": draft.total.text(),
                 "to_pay": to_pay.text(),
                 "currency": draft.total.currency,
@@ -157,6 +284,7 @@ def preview_value(found: Preview) -> dict[str, Any]:
         "credit_notes": [
             {
                 "reason": note.reason,
+                **_sums(note),
                 "total": note.total.text(),
                 "currency": note.total.currency,
                 "lines": [
@@ -170,12 +298,36 @@ def preview_value(found: Preview) -> dict[str, Any]:
     }
 
 
+def _sums(draft: Draft | CreditDraft) -> dict[str, Any]:
+    """Return what a document says between its lines and its total."""
+    currency = draft.total.currency
+    subtotal, discount, tax = (Money(minor, currency).text() for minor in draft.sums)
+    taxes = [tax_value(row, currency) for row in draft.taxes]
+    return {"subtotal": subtotal, "discount": discount, "tax": tax, "taxes": taxes}
+
+
+def tax_value(row: TaxRow, currency: str) -> dict[str, Any]:
+    """Return the tax of a group of lines as JSON takes it."""
+    return {
+        "category": row.category,
+        "rate": quantity_text(row.rate),
+        "treatment": row.treatment.value,
+        "net": Money(row.net, currency).text(),
+        "tax": Money(row.tax, currency).text(),
+        "reason": row.reason,
+        "inclusive": row.inclusive,
+    }
+
+
 def _line_value(line: Line) -> dict[str, Any]:
     return {
         "description": line.description,
         "reason": line.reason,
         "quantity": quantity_text(line.quantity),
         "amount": line.amount.text(),
+        "discount": Money(line.bearing.discount, line.amount.currency).text(),
+        "tax_rate": quantity_text(line.bearing.rate),
+        "tax_treatment": line.bearing.treatment.value,
         "period_start": instant_text(line.key.period_start),
         "period_end": instant_text(line.period_end),
     }
@@ -191,6 +343,18 @@ def explanation_value(invoice: Invoice, found: Explanation) -> dict[str, Any]:
         "reason": line.reason,
         "amount": Money(line.amount, line.currency).text(),
         "currency": line.currency,
+        "discount": Money(line.discount, line.currency).text(),
+        "discounts": [
+            {"coupon": code, "amount": Money(minor, line.currency).text()}
+            for code, minor in found.draws
+        ],
+        "net": Money(line.net, line.currency).text(),
+        "tax": {
+            "category": line.tax_category,
+            "rate": quantity_text(line.tax_rate),
+            "treatment": line.tax_treatment,
+            "inclusive": line.tax_inclusive,
+        },
         "quantity": quantity_text(line.quantity),
         "price": {
             "key": found.price.key,

@@ -4,22 +4,26 @@ The numbers are taken last, under each series' own lock, so none is lost with a 
 Credit notes come before invoices: what they leave on a customer's balance pays at once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from convergio.billing import crediting, rules, settling, store
+from convergio.billing import crediting, rules, settling, store, terms
 from convergio.billing.model import CreditDraft, Draft, Invoice, Numbers, Status
 from convergio.crypto.actions import Keyring
+from convergio.discounts import actions as discounts
+from convergio.discounts.model import DrawRow
 from convergio.infra import outbox
 from convergio.infra.db import Tx
-from convergio.infra.ids import new_id
+from convergio.infra.ids import new_id, new_ids
 from convergio.infra.settings import Seller
 from convergio.kernel.money import Money
 from convergio.ledger import actions as ledger
 from convergio.ledger.model import Account, Kind, Transfer
+from convergio.taxes import actions as taxes
+from convergio.taxes.model import DocumentTax
 
 TABLE: Final = "invoice"
 NOTE_TABLE: Final = "credit_note"
@@ -50,28 +54,22 @@ def issue(
     invoice.finalized, invoice.paid.
     """
     note_ids, applied = _credit(tx, by, notes) if notes else ([], [])
-    ids = [new_id(by.now) for _ in drafts]
+    ids = new_ids(by.now, len(drafts))
     drawn = _drawn(tx, by, drafts, ids)
-    store.copy_lines(tx, drafts, ids)
+    _write_lines(tx, drafts, ids)
     ledger.post_many(tx, _transfers(by, drafts, ids))
     _tell(tx, by, drafts, ids, drawn)
-    seal = by.keyring.seal_retained
-    sealed = [
-        seal(tx, TABLE, BUYER, invoice_id, buyers[draft.customer_id])
-        for draft, invoice_id in zip(drafts, ids, strict=True)
-    ]
-    sealed_notes = [
-        seal(tx, NOTE_TABLE, BUYER, note_id, buyers[note.customer_id])
-        for note, note_id in zip(notes, note_ids, strict=True)
-    ]
+    sealed = _sealed(tx, by, TABLE, drafts, ids, buyers)
+    sealed_notes = _sealed(tx, by, NOTE_TABLE, notes, note_ids, buyers)
     if drafts:
+        agreed = terms.agreed(tx, buyers)
         numbers = _numbers(tx, by, by.seller.series, len(drafts))
         made = rules.number_drafts(
             drafts,
             ids,
             numbers,
             sealed,
-            net_days=by.seller.net_days,
+            net_days=lambda one: terms.net_days(agreed, one, usual=by.seller.net_days),
             finalized_at=by.as_of,
             from_balance=drawn,
         )
@@ -83,7 +81,58 @@ def issue(
         )
         store.copy_credit_notes(tx, finished)
         store.copy_credit_note_lines(tx, notes, note_ids)
+        taxes.record(tx, credit_notes=_taxes(zip(notes, note_ids, strict=True)))
     return note_ids
+
+
+def _sealed(  # noqa: PLR0917 - the parts of one column
+    tx: Tx,
+    by: Issuer,
+    table: str,
+    documents: Sequence[Draft | CreditDraft],
+    ids: Sequence[UUID],
+    buyers: Mapping[UUID, str],
+) -> list[bytes]:
+    """Return the snapshot of each document's buyer, sealed for its row."""
+    texts = [buyers[one.customer_id] for one in documents]
+    return by.keyring.seal_many_retained(tx, table, BUYER, dict(zip(ids, texts, strict=True)))
+
+
+def _write_lines(tx: Tx, drafts: Sequence[Draft], ids: Sequence[UUID]) -> None:
+    """Write lines, and where there are any, their taxes and what was taken off them."""
+    pairs = list(zip(drafts, ids, strict=True))
+    plain = [(draft, one) for draft, one in pairs if draft.is_plain]
+    other = [(draft, one) for draft, one in pairs if not draft.is_plain]
+    if plain:
+        store.copy_lines(tx, [draft for draft, _ in plain], [one for _, one in plain])
+    if other:
+        store.copy_charged_lines(tx, [draft for draft, _ in other], [one for _, one in other])
+        taxes.record(tx, invoices=_taxes(other))
+        _record_draws(tx, other)
+
+
+def _taxes(pairs: Iterable[tuple[Draft | CreditDraft, UUID]]) -> list[DocumentTax]:
+    return [
+        DocumentTax(draft.customer_id, document_id, row)
+        for draft, document_id in pairs
+        for row in draft.taxes
+    ]
+
+
+def _record_draws(tx: Tx, pairs: Sequence[tuple[Draft, UUID]]) -> None:
+    rows = [
+        DrawRow(
+            draft.customer_id, draw.source_id, invoice_id, number, draw.period_number, draw.amount
+        )
+        for draft, invoice_id in pairs
+        for number, line in enumerate(draft.lines, 1)
+        for draw in line.bearing.draws
+    ]
+    discounts.record(
+        tx,
+        [row for row in rows if row.period_number is not None],
+        [row for row in rows if row.period_number is None],
+    )
 
 
 def _numbers(tx: Tx, by: Issuer, series: str, count: int) -> Numbers:
@@ -172,17 +221,17 @@ def _drawn(tx: Tx, by: Issuer, drafts: Sequence[Draft], ids: Sequence[UUID]) -> 
 
 
 def _transfers(by: Issuer, drafts: Sequence[Draft], ids: Sequence[UUID]) -> list[Transfer]:
-    return [
-        transfer(
-            by,
-            draft.customer_id,
-            Kind.INVOICE,
-            invoice_id,
-            _directed(Account.RECEIVABLE, account, amount),
-        )
+    moves = [
+        (draft.customer_id, invoice_id, _directed(Account.RECEIVABLE, account, amount))
         for draft, invoice_id in zip(drafts, ids, strict=True)
-        for account, amount in rules.revenue(draft.lines).items()
+        for account, amount in rules.revenue(draft).items()
         if amount.minor
+    ]
+    return [
+        Transfer(customer_id, transfer_id, Kind.INVOICE, invoice_id, *move, by.as_of)
+        for (customer_id, invoice_id, move), transfer_id in zip(
+            moves, new_ids(by.now, len(moves)), strict=True
+        )
     ]
 
 

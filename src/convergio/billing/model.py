@@ -5,17 +5,20 @@ dimensions. It is rated and rounded as one, and what invoices hold of it is the 
 so billing twice bills nothing (RULES 1). A finalised invoice never changes but for its payments.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
 
+from convergio.discounts.model import Draw
 from convergio.kernel.money import Money
+from convergio.rating import taxing
+from convergio.rating.taxing import STANDARD, ZERO, GroupKey, Treatment
 
 
 class Kind(StrEnum):
@@ -34,6 +37,31 @@ class Status(StrEnum):
     UNCOLLECTIBLE = "uncollectible"
 
 
+class Bearing(NamedTuple):
+    """What a line bears beside its amount: what is taken off it before tax, and its tax.
+
+    `discount` has the sign of the amount. `draws` say what took it off, and are empty for a line
+    that copies the share of the line that it takes back from.
+    """
+
+    discount: int = 0
+    category: str = STANDARD
+    rate: Decimal = ZERO
+    treatment: Treatment = Treatment.NONE
+    inclusive: bool = False
+    reason: str | None = None
+    draws: tuple[Draw, ...] = ()
+
+    @property
+    def group(self) -> GroupKey:
+        """The lines that its tax is computed with."""
+        return GroupKey(self.category, self.rate, self.treatment, self.inclusive)
+
+
+TaxRow = taxing.TaxRow
+PLAIN: Final = Bearing()
+
+
 class ChargeKey(NamedTuple):
     """What one owed amount is for; `dimensions` is empty where a price has none."""
 
@@ -43,8 +71,7 @@ class ChargeKey(NamedTuple):
     dimensions: str
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """What is owed for a key, from `due_at` on. `steps` is the arithmetic, as JSON.
 
     `amended_at` and `why`: an end within the period that took a part of it back.
@@ -64,8 +91,7 @@ class Charge:
     why: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Billed:
+class Billed(NamedTuple):
     """What the lines of a key add up to."""
 
     amount: int
@@ -94,16 +120,32 @@ class Line:
     amount: Money
     detail: str
     origin: LineId | None = None
+    bearing: Bearing = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An invoice before it has an id and a number; below zero it becomes a credit note."""
+    """An invoice before it has an id and a number.
+
+    `total` is what is to be paid: less every discount, with the tax. Without a tax file `taxes` is
+    empty; `is_plain` says that no line bears anything.
+    """
 
     customer_id: UUID
     boundary_at: datetime
     lines: tuple[Line, ...]
     total: Money
+    taxes: tuple[TaxRow, ...] = ()
+    is_plain: bool = True
+
+    @property
+    def sums(self) -> tuple[int, int, int]:
+        """The sum of the lines before discount, the discount, and the tax, in minor units."""
+        if self.is_plain:
+            return self.total.minor, 0, 0
+        subtotal = sum(line.amount.minor for line in self.lines)
+        discount = sum(line.bearing.discount for line in self.lines)
+        return subtotal, discount, sum(row.tax for row in self.taxes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +161,7 @@ class Problem:
 class Invoice:
     """A finalised invoice. Only `status` and what settles it ever change.
 
+    `subtotal` is the sum of its lines before discount, `total` what is to be paid, tax included.
     `credited` is what credit notes took off what was due, `from_balance` what the customer's
     credit balance paid at once, `excess` what of `paid` was more than was due.
     """
@@ -140,6 +183,9 @@ class Invoice:
     credited: int = 0
     from_balance: int = 0
     excess: int = 0
+    subtotal: int = 0
+    discount: int = 0
+    tax: int = 0
 
     @property
     def number_text(self) -> str:
@@ -184,6 +230,16 @@ class InvoiceLine:
     detail: Mapping[str, Any]
     origin_invoice_id: UUID | None = None
     origin_line: int | None = None
+    discount: int = 0
+    tax_category: str = STANDARD
+    tax_rate: Decimal = ZERO
+    tax_treatment: Treatment = Treatment.NONE
+    tax_inclusive: bool = False
+
+    @property
+    def net(self) -> int:
+        """What is left of the amount after the discount; with the tax where it is inside."""
+        return self.amount - self.discount
 
 
 class Buyer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -196,6 +252,13 @@ class Buyer(msgspec.Struct, frozen=True, omit_defaults=True):
     email: str | None = None
     address: str | None = None
     tax_id: str | None = None
+    street: str | None = None
+    postal_code: str | None = None
+    city: str | None = None
+    region: str | None = None
+    sdi_code: str | None = None
+    pec: str | None = None
+    purchase_order: str | None = None
 
     def __repr__(self) -> str:
         """Show nothing of it."""
@@ -210,6 +273,7 @@ class InvoiceView:
     lines: tuple[InvoiceLine, ...]
     buyer: Buyer
     time_zone: str
+    taxes: tuple[TaxRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,47 +285,25 @@ class RunRow:
     closed: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class UnequalRow:
-    """An invoice that differs from its lines."""
-
-    customer_id: UUID
-    series: str
-    year: int
-    number: int
-    total: int
-    lines: int
-
-
-@dataclass(frozen=True, slots=True)
-class NumberingRow:
-    """What a series and year says, and what it holds."""
-
-    series: str
-    year: int
-    last_number: int
-    lowest: int
-    highest: int
-    invoices: int
-    numbers: int
-
-
-@dataclass(frozen=True, slots=True)
-class RevenueRow:
-    """What the lines of one kind of an invoice or credit note add up to."""
-
-    customer_id: UUID
-    source_id: UUID
-    kind: Kind
-    currency: str
-    amount: int
-
-
 class CreditKind(StrEnum):
     """A correction lowers what is billed, so owed - billed sees it; a concession never does."""
 
     CORRECTION = "correction"
     CONCESSION = "concession"
+
+
+class CollectionMethod(StrEnum):
+    """Who moves: the card on file is charged, or the customer transfers the money."""
+
+    CHARGE_AUTOMATICALLY = "charge_automatically"
+    SEND_INVOICE = "send_invoice"
+
+
+class Terms(NamedTuple):
+    """How a customer pays, and within how many days; None: within the seller's usual ones."""
+
+    collection: CollectionMethod
+    net_days: int | None
 
 
 class Voiding(StrEnum):
@@ -273,7 +315,10 @@ class Voiding(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Creditable:
-    """A stored line and what is left to credit of it; below zero for one that took back."""
+    """A stored line and what is left to credit of it; below zero for one that took back.
+
+    `discount_left` is the part of `remaining` that the customer never paid.
+    """
 
     customer_id: UUID
     invoice_id: UUID
@@ -285,6 +330,11 @@ class Creditable:
     description: str
     currency: str
     remaining: int
+    discount_left: int = 0
+    tax_category: str = STANDARD
+    tax_rate: Decimal = ZERO
+    tax_treatment: str = Treatment.NONE
+    tax_inclusive: bool = False
 
     @property
     def key(self) -> ChargeKey:
@@ -301,11 +351,12 @@ class CreditLine:
     description: str
     quantity: Decimal
     amount: Money
+    bearing: Bearing = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
 class CreditDraft:
-    """A credit note of one invoice before it has an id and a number."""
+    """A credit note of one invoice before it has an id and a number; `total` is with the tax."""
 
     customer_id: UUID
     invoice_id: UUID
@@ -313,6 +364,14 @@ class CreditDraft:
     reason: str
     lines: tuple[CreditLine, ...]
     total: Money
+    taxes: tuple[TaxRow, ...] = ()
+
+    @property
+    def sums(self) -> tuple[int, int, int]:
+        """The sum of the lines before discount, the discount, and the tax, in minor units."""
+        subtotal = sum(line.amount.minor for line in self.lines)
+        discount = sum(line.bearing.discount for line in self.lines)
+        return subtotal, discount, sum(row.tax for row in self.taxes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +395,9 @@ class CreditNote:
     issued_on: date
     finalized_at: datetime
     sealed_buyer: bytes = field(repr=False)
+    subtotal: int = 0
+    discount: int = 0
+    tax: int = 0
 
     @property
     def number_text(self) -> str:
@@ -353,6 +415,20 @@ class CreditNoteLine:
     description: str
     quantity: Decimal
     amount: int
+    discount: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CreditNoteView:
+    """A credit note as it reads: its lines, the invoice that they take from, and who bought."""
+
+    note: CreditNote
+    lines: tuple[CreditNoteLine, ...]
+    invoice: Invoice
+    invoice_lines: tuple[InvoiceLine, ...]
+    buyer: Buyer
+    time_zone: str
+    taxes: tuple[TaxRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,17 +442,6 @@ class ParkedRow:
 
 
 @dataclass(frozen=True, slots=True)
-class StrangeRow:
-    """A sum that two places disagree about."""
-
-    customer_id: UUID
-    document_id: UUID
-    what: str
-    expected: int
-    found: int
-
-
-@dataclass(frozen=True, slots=True)
 class Numbers:
     """A run of consecutive numbers of a series and year, and the day they are issued on."""
 
@@ -384,60 +449,3 @@ class Numbers:
     year: int
     first: int
     issued_on: date
-
-
-@dataclass(slots=True)
-class Report:
-    """What a run did; totals in minor units by currency."""
-
-    invoices: int = 0
-    totals: dict[str, int] = field(default_factory=dict)
-    customers: int = 0
-    lines: int = 0
-    problems: list[Problem] = field(default_factory=list)
-    credit_notes: int = 0
-    credited: dict[str, int] = field(default_factory=dict)
-
-    def add(
-        self,
-        drafts: Sequence[Draft],
-        problems: Sequence[Problem],
-        *,
-        customers: int,
-        notes: Sequence[CreditDraft] = (),
-    ) -> None:
-        """Count a batch that was committed."""
-        self.invoices += len(drafts)
-        self.credit_notes += len(notes)
-        for one in notes:
-            known = self.credited.get(one.total.currency, 0)
-            self.credited[one.total.currency] = known + one.total.minor
-        self.customers += customers
-        self.problems += problems
-        for draft in drafts:
-            self.lines += len(draft.lines)
-            currency = draft.total.currency
-            self.totals[currency] = self.totals.get(currency, 0) + draft.total.minor
-
-    def value(self, name: Callable[[UUID], str] = str) -> dict[str, object]:
-        """Return the report as JSON takes it; `name` gives a customer's public id."""
-        value: dict[str, object] = {
-            "invoices": self.invoices,
-            "total": {
-                currency: Money(minor, currency).text()
-                for currency, minor in sorted(self.totals.items())
-            },
-            "customers": self.customers,
-            "lines": self.lines,
-            "problems": [
-                {"customer": name(one.customer_id), "code": one.code, "reason": one.reason}
-                for one in self.problems
-            ],
-        }
-        if self.credit_notes:
-            value["credit_notes"] = self.credit_notes
-            value["credited"] = {
-                currency: Money(minor, currency).text()
-                for currency, minor in sorted(self.credited.items())
-            }
-        return value

@@ -39,13 +39,20 @@ GROUP BY customer_id;
 -- Load lines in bulk; their invoices follow in the same transaction (a deferred foreign key).
 COPY invoice_line (customer_id, invoice_id, line_number, subscription_id, item_id, period_start,
     kind, dimensions, period_end, price_id, reason, description, quantity, amount, currency,
-    detail, origin_invoice_id, origin_line) FROM STDIN;
+    detail, origin_invoice_id, origin_line) FROM STDIN (FORMAT BINARY);
+
+-- name: copy_charged_lines
+-- Load lines that have a discount or a tax in bulk, as `copy_lines` does the others.
+COPY invoice_line (customer_id, invoice_id, line_number, subscription_id, item_id, period_start,
+    kind, dimensions, period_end, price_id, reason, description, quantity, amount, currency,
+    detail, origin_invoice_id, origin_line, discount, tax_category, tax_rate, tax_treatment,
+    tax_inclusive) FROM STDIN (FORMAT BINARY);
 
 -- name: copy_invoices
 -- Load numbered invoices in bulk.
 COPY invoice (customer_id, invoice_id, boundary_at, series, year, number, status, currency, total,
-    paid, issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess)
-    FROM STDIN;
+    paid, issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess, subtotal,
+    discount, tax) FROM STDIN (FORMAT BINARY);
 
 -- name: lock_series
 -- Make everyone who numbers this series take turns until the transaction ends.
@@ -66,7 +73,42 @@ RETURNING last_number;
 
 -- name: insert_run!
 -- Note that a run has begun.
-INSERT INTO billing_run (run_id, as_of, started_at) VALUES (:run_id, :as_of, :started_at);
+INSERT INTO billing_run (run_id, as_of, started_at, turn)
+VALUES (:run_id, :as_of, :started_at, :turn);
+
+-- name: next_turn$
+-- Take a place in the order in which runs and pages begin.
+SELECT nextval('billing_turn');
+
+-- name: claim_page$
+-- Take a page until the transaction ends; false while another worker has it.
+SELECT pg_try_advisory_xact_lock(hashtextextended('billing_page:' || :first_id::uuid, 0));
+
+-- name: lock_page
+-- Take a page until the transaction ends, once whoever has it is done.
+SELECT pg_advisory_xact_lock(hashtextextended('billing_page:' || :first_id::uuid, 0));
+
+-- name: find_page^
+-- The same page, billed at least as far by someone who began it after a turn.
+SELECT run_id, customers FROM billing_page
+WHERE first_id = :first_id AND until_id IS NOT DISTINCT FROM :until_id::uuid AND turn > :turn
+    AND closed >= :closed
+ORDER BY turn DESC
+LIMIT 1;
+
+-- name: insert_page!
+-- Note what a run did with a page.
+INSERT INTO billing_page (first_id, turn, until_id, run_id, closed, customers, report)
+VALUES (:first_id, :turn, :until_id, :run_id, :closed, :customers, :report::jsonb);
+
+-- name: list_reports
+-- What a run did, page by page.
+SELECT report::text FROM billing_page WHERE run_id = :run_id ORDER BY first_id;
+
+-- name: delete_pages!
+-- Forget the pages of old runs; what a finished one did is in its own row.
+DELETE FROM billing_page AS p USING billing_run AS r
+WHERE r.run_id = p.run_id AND r.started_at < :begun_before;
 
 -- name: finish_run!
 -- Note how a run ended.
@@ -82,28 +124,32 @@ LIMIT 1;
 -- name: find_invoice^
 -- One invoice of one customer.
 SELECT customer_id, invoice_id, boundary_at, series, year, number, status, currency, total, paid,
-    issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess
+    issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess, subtotal,
+    discount, tax
 FROM invoice
 WHERE customer_id = :customer_id AND invoice_id = :invoice_id;
 
 -- name: find_identified^
 -- The invoice with an id, whoever its customer is.
 SELECT customer_id, invoice_id, boundary_at, series, year, number, status, currency, total, paid,
-    issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess
+    issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess, subtotal,
+    discount, tax
 FROM invoice
 WHERE invoice_id = :invoice_id;
 
 -- name: find_numbered^
 -- The invoice with a number.
 SELECT customer_id, invoice_id, boundary_at, series, year, number, status, currency, total, paid,
-    issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess
+    issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess, subtotal,
+    discount, tax
 FROM invoice
 WHERE series = :series AND year = :year AND number = :number;
 
 -- name: lock_invoice^
 -- Lock one invoice of one customer.
 SELECT customer_id, invoice_id, boundary_at, series, year, number, status, currency, total, paid,
-    issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess
+    issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess, subtotal,
+    discount, tax
 FROM invoice
 WHERE customer_id = :customer_id AND invoice_id = :invoice_id
 FOR UPDATE;
@@ -111,7 +157,8 @@ FOR UPDATE;
 -- name: page_open
 -- The next open invoices in the order of customer and id.
 SELECT customer_id, invoice_id, boundary_at, series, year, number, status, currency, total, paid,
-    issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess
+    issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess, subtotal,
+    discount, tax
 FROM invoice
 WHERE status = 'open'
     AND (customer_id, invoice_id) > (:after_customer_id::uuid, :after_invoice_id::uuid)
@@ -119,20 +166,25 @@ ORDER BY customer_id, invoice_id
 LIMIT :limit;
 
 -- name: page_invoices
--- The next invoices in the order of customer and id, of one customer or status where given.
+-- The next invoices in the order of customer and id, of one customer, status, series or days.
 SELECT customer_id, invoice_id, boundary_at, series, year, number, status, currency, total, paid,
-    issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess
+    issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess, subtotal,
+    discount, tax
 FROM invoice
 WHERE (customer_id, invoice_id) > (:after_customer_id::uuid, :after_invoice_id::uuid)
     AND (:customer_id::uuid IS NULL OR customer_id = :customer_id)
     AND (:status::text IS NULL OR status = :status)
+    AND (:series::text IS NULL OR series = :series)
+    AND (:issued_from::date IS NULL OR issued_on >= :issued_from)
+    AND (:issued_to::date IS NULL OR issued_on < :issued_to)
 ORDER BY customer_id, invoice_id
 LIMIT :limit;
 
 -- name: lock_invoices
 -- Lock invoices of customers in the order of their ids.
 SELECT customer_id, invoice_id, boundary_at, series, year, number, status, currency, total, paid,
-    issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess
+    issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess, subtotal,
+    discount, tax
 FROM invoice
 WHERE customer_id = ANY(:customer_ids::uuid[]) AND invoice_id = ANY(:invoice_ids::uuid[])
 ORDER BY customer_id, invoice_id
@@ -146,22 +198,35 @@ WHERE customer_id = :customer_id AND invoice_id = :invoice_id;
 -- name: list_lines
 -- The lines of one invoice.
 SELECT line_number, subscription_id, item_id, period_start, kind, dimensions, period_end, price_id,
-    reason, description, quantity, amount, currency, detail, origin_invoice_id, origin_line
+    reason, description, quantity, amount, currency, detail, origin_invoice_id, origin_line,
+    discount, tax_category, tax_rate, tax_treatment, tax_inclusive
 FROM invoice_line
 WHERE customer_id = :customer_id AND invoice_id = :invoice_id
 ORDER BY line_number;
 
 -- name: find_unequal
--- Invoices whose lines do not add up to their total.
-SELECT i.customer_id, i.series, i.year, i.number, i.total, COALESCE(l.amount, 0)::bigint AS lines
+-- Invoices whose sums are not those of their lines and taxes.
+SELECT i.customer_id, i.series, i.year, i.number, v.what, v.found AS total,
+    v.expected::bigint AS lines
 FROM invoice AS i
 LEFT JOIN (
-    SELECT customer_id, invoice_id, sum(amount) AS amount
+    SELECT customer_id, invoice_id, sum(amount) AS amount, sum(discount) AS discount
     FROM invoice_line
     GROUP BY customer_id, invoice_id
 ) AS l ON l.customer_id = i.customer_id AND l.invoice_id = i.invoice_id
-WHERE i.total <> COALESCE(l.amount, 0)
-ORDER BY i.customer_id, i.boundary_at
+LEFT JOIN (
+    SELECT customer_id, invoice_id, sum(tax) AS tax, sum(tax) FILTER (WHERE NOT inclusive) AS beside
+    FROM invoice_tax
+    GROUP BY customer_id, invoice_id
+) AS t ON t.customer_id = i.customer_id AND t.invoice_id = i.invoice_id
+CROSS JOIN LATERAL (VALUES
+    ('subtotal', i.subtotal, COALESCE(l.amount, 0)),
+    ('discount', i.discount, COALESCE(l.discount, 0)),
+    ('tax', i.tax, COALESCE(t.tax, 0)),
+    ('total', i.total, COALESCE(l.amount - l.discount, 0) + COALESCE(t.beside, 0))
+) AS v (what, found, expected)
+WHERE v.found <> v.expected
+ORDER BY i.customer_id, i.boundary_at, v.what
 LIMIT 100;
 
 -- name: list_numbering
@@ -191,37 +256,45 @@ WHERE customer_id = ANY(:customer_ids::uuid[])
 ORDER BY customer_id, invoice_id;
 
 -- name: list_revenue
--- What the lines of each invoice add up to by kind, for a page of customers.
-SELECT customer_id, invoice_id AS source_id, kind, currency, sum(amount)::bigint AS amount
+-- What the lines of each invoice come to after discount, by kind and tax, for a page of customers.
+SELECT customer_id, invoice_id AS source_id, kind, currency,
+    sum(amount - discount)::bigint AS amount, tax_category, tax_rate, tax_treatment, tax_inclusive
 FROM invoice_line
 WHERE customer_id = ANY(:customer_ids::uuid[])
-GROUP BY customer_id, invoice_id, kind, currency
-HAVING sum(amount) <> 0
+GROUP BY customer_id, invoice_id, kind, currency, tax_category, tax_rate, tax_treatment,
+    tax_inclusive
 ORDER BY customer_id, invoice_id, kind;
 
 -- name: list_reversed
--- What the lines of each credit note add up to by the kind of what they take back.
+-- What the lines of each credit note come to, by the kind and tax of what they take back.
 SELECT c.customer_id, c.credit_note_id AS source_id, l.kind, l.currency,
-    sum(c.amount)::bigint AS amount
+    sum(c.amount - c.discount)::bigint AS amount, l.tax_category, l.tax_rate, l.tax_treatment,
+    l.tax_inclusive
 FROM credit_note_line AS c
 JOIN invoice_line AS l ON l.customer_id = c.customer_id AND l.invoice_id = c.invoice_id
     AND l.line_number = c.invoice_line
 WHERE c.customer_id = ANY(:customer_ids::uuid[])
-GROUP BY c.customer_id, c.credit_note_id, l.kind, l.currency
-HAVING sum(c.amount) <> 0
+GROUP BY c.customer_id, c.credit_note_id, l.kind, l.currency, l.tax_category, l.tax_rate,
+    l.tax_treatment, l.tax_inclusive
 ORDER BY c.customer_id, c.credit_note_id, l.kind;
+
+-- name: list_discounts
+-- What was taken off the lines of these customers, but for lines that copy the share of another.
+SELECT invoice_id, line_number, discount FROM invoice_line
+WHERE customer_id = ANY(:customer_ids::uuid[]) AND discount <> 0 AND origin_invoice_id IS NULL;
 
 -- name: list_creditable
 -- What is left to credit of each line, the newest invoice first: less credit notes, and less what
 -- later lines took back, unless a credit note undid that again.
 WITH noted AS (
-    SELECT customer_id, invoice_id, invoice_line, sum(amount) AS amount
+    SELECT customer_id, invoice_id, invoice_line, sum(amount) AS amount, sum(discount) AS discount
     FROM credit_note_line
     WHERE customer_id = ANY(:customer_ids::uuid[])
     GROUP BY customer_id, invoice_id, invoice_line
 ), netted AS (
     SELECT o.customer_id, o.origin_invoice_id AS invoice_id, o.origin_line AS invoice_line,
-        sum(o.amount - COALESCE(r.amount, 0)) AS amount
+        sum(o.amount - COALESCE(r.amount, 0)) AS amount,
+        sum(o.discount - COALESCE(r.discount, 0)) AS discount
     FROM invoice_line AS o
     LEFT JOIN noted AS r ON r.customer_id = o.customer_id AND r.invoice_id = o.invoice_id
         AND r.invoice_line = o.line_number
@@ -230,7 +303,9 @@ WITH noted AS (
 )
 SELECT l.customer_id, l.invoice_id, l.line_number, l.item_id, l.period_start, l.kind,
     l.dimensions, l.description, l.currency,
-    (l.amount - COALESCE(c.amount, 0) + COALESCE(n.amount, 0))::bigint AS remaining
+    (l.amount - COALESCE(c.amount, 0) + COALESCE(n.amount, 0))::bigint AS remaining,
+    (l.discount - COALESCE(c.discount, 0) + COALESCE(n.discount, 0))::bigint AS discount_left,
+    l.tax_category, l.tax_rate, l.tax_treatment, l.tax_inclusive
 FROM invoice_line AS l
 JOIN invoice AS i ON i.customer_id = l.customer_id AND i.invoice_id = l.invoice_id
 LEFT JOIN noted AS c ON c.customer_id = l.customer_id AND c.invoice_id = l.invoice_id
@@ -241,20 +316,27 @@ WHERE l.customer_id = ANY(:customer_ids::uuid[])
     AND (:invoice_id::uuid IS NULL OR l.invoice_id = :invoice_id::uuid)
 ORDER BY l.customer_id, i.finalized_at DESC, i.boundary_at DESC, l.line_number;
 
+-- name: has_fees_from$
+-- Whether a customer was billed a fee for a period that begins at an instant or later.
+SELECT EXISTS (
+    SELECT FROM invoice_line
+    WHERE customer_id = :customer_id AND kind = 'fixed' AND period_start >= :start_at);
+
 -- name: copy_credit_notes
 -- Load numbered credit notes in bulk.
 COPY credit_note (customer_id, credit_note_id, invoice_id, series, year, number, kind, reason,
-    currency, total, applied, issued_on, finalized_at, sealed_buyer) FROM STDIN;
+    currency, total, applied, issued_on, finalized_at, sealed_buyer, subtotal, discount, tax)
+    FROM STDIN;
 
 -- name: copy_credit_note_lines
 -- Load the lines of credit notes in bulk.
 COPY credit_note_line (customer_id, credit_note_id, line_number, invoice_id, invoice_line,
-    description, quantity, amount) FROM STDIN;
+    description, quantity, amount, discount) FROM STDIN;
 
 -- name: page_credit_notes
 -- The next credit notes in the order of customer and id, of one customer or invoice where given.
 SELECT customer_id, credit_note_id, invoice_id, series, year, number, kind, reason, currency,
-    total, applied, issued_on, finalized_at, sealed_buyer
+    total, applied, issued_on, finalized_at, sealed_buyer, subtotal, discount, tax
 FROM credit_note
 WHERE (customer_id, credit_note_id) > (:after_customer_id::uuid, :after_credit_note_id::uuid)
     AND (:customer_id::uuid IS NULL OR customer_id = :customer_id)
@@ -265,13 +347,13 @@ LIMIT :limit;
 -- name: find_credit_note
 -- The credit note with a number.
 SELECT customer_id, credit_note_id, invoice_id, series, year, number, kind, reason, currency,
-    total, applied, issued_on, finalized_at, sealed_buyer
+    total, applied, issued_on, finalized_at, sealed_buyer, subtotal, discount, tax
 FROM credit_note
 WHERE series = :series AND year = :year AND number = :number;
 
 -- name: list_credit_note_lines
 -- The lines of one credit note.
-SELECT line_number, invoice_id, invoice_line, description, quantity, amount
+SELECT line_number, invoice_id, invoice_line, description, quantity, amount, discount
 FROM credit_note_line
 WHERE customer_id = :customer_id AND credit_note_id = :credit_note_id
 ORDER BY line_number;
@@ -329,12 +411,28 @@ FROM (
     WHERE i.excess <> 0
     GROUP BY i.customer_id, i.invoice_id, i.excess
     UNION ALL
-    SELECT n.customer_id, n.credit_note_id, 'total of credit note', COALESCE(sum(c.amount), 0),
-        n.total
+    SELECT n.customer_id, n.credit_note_id, 'total of credit note',
+        COALESCE(c.amount, 0) + COALESCE(t.beside, 0), n.total
     FROM credit_note AS n
-    LEFT JOIN credit_note_line AS c
-        ON c.customer_id = n.customer_id AND c.credit_note_id = n.credit_note_id
-    GROUP BY n.customer_id, n.credit_note_id, n.total
+    LEFT JOIN (
+        SELECT customer_id, credit_note_id, sum(amount - discount) AS amount
+        FROM credit_note_line GROUP BY customer_id, credit_note_id
+    ) AS c ON c.customer_id = n.customer_id AND c.credit_note_id = n.credit_note_id
+    LEFT JOIN (
+        SELECT customer_id, credit_note_id, sum(tax) AS beside
+        FROM credit_note_tax WHERE NOT inclusive GROUP BY customer_id, credit_note_id
+    ) AS t ON t.customer_id = n.customer_id AND t.credit_note_id = n.credit_note_id
+    UNION ALL
+    SELECT l.customer_id, l.invoice_id,
+        'credit of the discount of line ' || l.line_number::text, l.discount,
+        COALESCE(c.discount, 0)
+    FROM invoice_line AS l
+    JOIN (
+        SELECT customer_id, invoice_id, invoice_line, sum(discount) AS discount
+        FROM credit_note_line GROUP BY customer_id, invoice_id, invoice_line
+    ) AS c ON c.customer_id = l.customer_id AND c.invoice_id = l.invoice_id
+        AND c.invoice_line = l.line_number
+    WHERE abs(c.discount) > abs(l.discount)
     UNION ALL
     SELECT n.customer_id, n.credit_note_id, 'rest of credit note', n.total - n.applied,
         COALESCE(sum(t.amount), 0)
@@ -356,3 +454,34 @@ FROM (
 WHERE expected <> found
 ORDER BY customer_id, document_id
 LIMIT 100;
+
+-- name: save_terms!
+-- Agree on how a customer pays.
+INSERT INTO billing_terms AS t (customer_id, collection, net_days, updated_at)
+VALUES (:customer_id, :collection, :net_days, :updated_at)
+ON CONFLICT (customer_id) DO UPDATE
+    SET collection = excluded.collection, net_days = excluded.net_days,
+        updated_at = excluded.updated_at;
+
+-- name: list_terms
+-- How these customers pay, those with other than the usual terms.
+SELECT customer_id, collection, net_days FROM billing_terms
+WHERE customer_id = ANY(:customer_ids::uuid[]);
+
+-- name: page_documents
+-- A customer's invoices and credit notes behind a moment and id, in their order.
+SELECT at, entry_id, what, series, year, number, status, currency, total, invoice_id
+FROM (
+    SELECT finalized_at AS at, invoice_id AS entry_id, 'invoice' AS what, series, year, number,
+        status, currency, total, invoice_id
+    FROM invoice
+    WHERE customer_id = :customer_id
+    UNION ALL
+    SELECT finalized_at, credit_note_id, 'credit_note', series, year, number, kind, currency,
+        total, invoice_id
+    FROM credit_note
+    WHERE customer_id = :customer_id
+) AS document
+WHERE (:after_at::timestamptz IS NULL OR (at, entry_id) > (:after_at, :after_id::uuid))
+ORDER BY at, entry_id
+LIMIT :limit;

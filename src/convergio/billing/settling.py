@@ -3,17 +3,22 @@
 The run, the preview and every dry run come through here, so they cannot disagree.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from convergio.billing import crediting, owing, rules, store
+from convergio.billing import charging, gathering, owing, rules, store
 from convergio.billing.model import CreditDraft, Draft, Problem
 from convergio.catalog import actions as catalog
+from convergio.catalog.model import Meter
+from convergio.crypto.actions import Keyring
 from convergio.infra.db import Tx
+from convergio.kernel.periods import Period
 from convergio.metering import actions as metering
+from convergio.metering import slicing
+from convergio.metering.model import Slice
 from convergio.subscriptions.model import BillingView
 
 _DAY: Final = timedelta(days=1)
@@ -39,12 +44,14 @@ def settled(
     *,
     closed: datetime,
     day: datetime,
+    keyring: Keyring | None = None,
 ) -> Settled:
-    """Return what owed - billed comes to, in the order of the customers.
+    """Return what owed - billed comes to, in the order of the customers, discounts and tax in it.
 
-    Locks: the invoices that something is taken back from. `day` is when it would be issued.
+    Locks: the invoices that something is taken back from. `day` is when it would be issued. The
+    keyring opens the regions of customers whose tax depends on theirs.
     """
-    usage = usage_of(tx, views, prices, closed=closed)
+    usage, drawn = usage_of(tx, views, prices, closed=closed)
     customer_ids = [view.customer_id for view in views]
     floors = {key: floor for view in views for key, floor in view.floors.items()}
     billed = store.sum_billed(tx, customer_ids, floors=floors)
@@ -61,10 +68,16 @@ def settled(
             last_boundary=last.get(view.customer_id),
             closed=closed,
             waiting=waiting,
+            drawn=drawn,
         )
+        if prices.minimums and some:
+            some, waits = gathering.gathered(some, prices.minimums, is_final=not view.is_live)
+            waiting.update({view.customer_id} if waits else ())
         drafts += some
         problems += wrong
-    drafts, notes = _attributed(tx, drafts)
+    found = charging.charged(tx, views, drafts, prices, keyring=keyring)
+    drafts, notes = found.drafts, found.notes
+    problems += found.problems
     amended = sorted(
         {d.customer_id for d in drafts if not rules.is_fresh(d)} | {n.customer_id for n in notes}
     )
@@ -79,30 +92,36 @@ def settled(
 
 def usage_of(
     tx: Tx, views: Sequence[BillingView], prices: owing.Prices, *, closed: datetime
-) -> owing.Usage:
-    """Read the prices that these customers pin and the usage that they are asked for."""
+) -> tuple[owing.Usage, owing.Usage]:
+    """Read the prices that these customers pin, and the usage that they are asked for.
+
+    And what of it was drawn from prepaid credit, where there is any.
+    """
     prices.add(catalog.prices(tx, prices.missing(views)))
-    meters = catalog.current(tx).meters.values()
-    prices.unsummed = frozenset(m.key for m in meters if m.aggregation not in {"sum", "count"})
+    sold = prices.catalog
+    if sold is None or sold.version != catalog.version(tx):
+        sold = catalog.current(tx)
+    prices.turn_page(sold)
     requests = [one for v in views for one in owing.usage_requests(v, prices, closed=closed)]
-    return metering.usage_in(tx, requests)
+    return used(tx, requests, sold.meters)
 
 
-def _attributed(tx: Tx, drafts: Sequence[Draft]) -> tuple[list[Draft], list[CreditDraft]]:
-    """Let every line below zero name what it takes from, or move to a credit note."""
-    taking = sorted({d.customer_id for d in drafts if any(x.amount.minor < 0 for x in d.lines)})
-    if not taking:
-        return list(drafts), []
-    rows = store.list_creditable(tx, taking)
-    left = crediting.Left(rows)
-    kept: list[Draft] = []
-    notes: list[CreditDraft] = []
-    for draft in drafts:
-        invoice, some = crediting.attributed(draft, left)
-        if invoice is not None:
-            kept.append(invoice)
-        notes += some
-    return kept, notes
+def used(
+    tx: Tx, requests: Iterable[owing.UsageRequest], meters: Mapping[str, Meter]
+) -> tuple[owing.Usage, owing.Usage]:
+    """Return what was used, and what of it was drawn from prepaid credit."""
+    plain: list[tuple[UUID, str, Period]] = []
+    parts: list[tuple[UUID, Slice, Period]] = []
+    for who, of, at in requests:
+        if isinstance(of, Slice):
+            parts.append((who, of, at))
+        else:
+            plain.append((who, of, at))
+    usage = metering.usage_in(tx, plain, meters)
+    if parts:
+        usage |= slicing.sliced_in(tx, parts, meters)
+        plain += [(who, of.meter_key, at) for who, of, at in parts]
+    return usage, metering.drawn_in(tx, plain)
 
 
 def creditable_ids(notes: Sequence[CreditDraft]) -> tuple[list[UUID], list[UUID]]:

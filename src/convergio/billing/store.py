@@ -1,6 +1,7 @@
 """The queries of billing: one function each."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -8,10 +9,12 @@ from uuid import UUID
 
 import msgspec
 
+from convergio.billing.auditing import NumberingRow, RevenueRow, StrangeRow, UnequalRow
 from convergio.billing.model import (
     Amounts,
     Billed,
     ChargeKey,
+    CollectionMethod,
     Creditable,
     CreditDraft,
     CreditKind,
@@ -21,20 +24,46 @@ from convergio.billing.model import (
     Invoice,
     InvoiceLine,
     Kind,
-    NumberingRow,
     Numbers,
     ParkedRow,
     Problem,
-    RevenueRow,
     RunRow,
     Status,
-    StrangeRow,
-    UnequalRow,
+    Terms,
 )
+from convergio.billing.reporting import Order, Page, PageRow, Report
 from convergio.infra import sql
 from convergio.infra.db import Tx
 
 QUERIES: Final = sql.load(Path(__file__).with_name("queries.sql"))
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRow:
+    """An invoice or credit note in a customer's history; `status` is a note's kind."""
+
+    at: datetime
+    entry_id: UUID
+    what: str
+    series: str
+    year: int
+    number: int
+    status: str
+    currency: str
+    total: int
+    invoice_id: UUID
+
+
+# The types of what is loaded in bulk, in the order of its columns; the bytea of a line is jsonb.
+_LINE: Final = (
+    "uuid uuid int4 uuid uuid timestamptz text text timestamptz uuid text text numeric int8 text"
+    " bytea uuid int4"
+).split()
+_CHARGED: Final = [*_LINE, "int8", "text", "numeric", "text", "bool"]
+_INVOICE: Final = (
+    "uuid uuid timestamptz text int4 int8 text text int8 int8 date date timestamptz bytea int8"
+    " int8 int8 int8 int8 int8"
+).split()
 _KINDS: Final = {kind.value: kind for kind in Kind}
 
 
@@ -72,10 +101,28 @@ def copy_lines(tx: Tx, drafts: Sequence[Draft], ids: Sequence[UUID]) -> None:
             (draft.customer_id, invoice_id, number, line.subscription_id, line.key.item_id,
              line.key.period_start, line.key.kind, line.key.dimensions, line.period_end,
              line.price_id, line.reason, line.description, line.quantity, line.amount.minor,
-             line.amount.currency, line.detail, *(line.origin or (None, None)))
+             line.amount.currency, b"\x01" + line.detail.encode(), *(line.origin or (None, None)))
             for draft, invoice_id in zip(drafts, ids, strict=True)
             for number, line in enumerate(draft.lines, 1)
         ),
+        types=_LINE,
+    )  # fmt: skip
+
+
+def copy_charged_lines(tx: Tx, drafts: Sequence[Draft], ids: Sequence[UUID]) -> None:
+    """Load lines of drafts that have a discount or a tax, as `copy_lines` does the others."""
+    tx.copy(
+        QUERIES["copy_charged_lines"],
+        (
+            (draft.customer_id, invoice_id, number, line.subscription_id, line.key.item_id,
+             line.key.period_start, line.key.kind, line.key.dimensions, line.period_end,
+             line.price_id, line.reason, line.description, line.quantity, line.amount.minor,
+             line.amount.currency, b"\x01" + line.detail.encode(), *(line.origin or (None, None)),
+             line.bearing.discount, *line.bearing.group)
+            for draft, invoice_id in zip(drafts, ids, strict=True)
+            for number, line in enumerate(draft.lines, 1)
+        ),
+        types=_CHARGED,
     )  # fmt: skip
 
 
@@ -86,9 +133,10 @@ def copy_invoices(tx: Tx, invoices: Iterable[Invoice]) -> None:
         (
             (i.customer_id, i.invoice_id, i.boundary_at, i.series, i.year, i.number, i.status,
              i.currency, i.total, i.paid, i.issued_on, i.due_on, i.finalized_at, i.sealed_buyer,
-             i.credited, i.from_balance, i.excess)
+             i.credited, i.from_balance, i.excess, i.subtotal, i.discount, i.tax)
             for i in invoices
         ),
+        types=_INVOICE,
     )  # fmt: skip
 
 
@@ -115,9 +163,58 @@ def take_numbers(tx: Tx, series: str, *, count: int, issued_on: date) -> Numbers
     return Numbers(series, issued_on.year, last - count + 1, issued_on)
 
 
-def insert_run(tx: Tx, run_id: UUID, *, as_of: datetime, started_at: datetime) -> None:
+def insert_run(tx: Tx, run_id: UUID, *, as_of: datetime, started_at: datetime, turn: int) -> None:
     """Note that a run has begun."""
-    tx.run(QUERIES["insert_run"], run_id=run_id, as_of=as_of, started_at=started_at)
+    query = QUERIES["insert_run"]
+    tx.run(query, run_id=run_id, as_of=as_of, started_at=started_at, turn=turn)
+
+
+def next_turn(tx: Tx) -> int:
+    """Take a place in the order in which runs and pages begin."""
+    return int(tx.value(QUERIES["next_turn"]))
+
+
+def claim_page(tx: Tx, first_id: UUID) -> bool:
+    """Take a page; say False when another worker has it."""
+    return bool(tx.value(QUERIES["claim_page"], first_id=first_id))
+
+
+def lock_page(tx: Tx, first_id: UUID) -> None:
+    """Take a page, once whoever has it is done."""
+    tx.run(QUERIES["lock_page"], first_id=first_id)
+
+
+def find_page(tx: Tx, page: Page, order: Order) -> PageRow | None:
+    """Return the page as someone billed it, as far as the order asks, who began it later."""
+    return tx.one(
+        QUERIES["find_page"], PageRow,
+        first_id=page.first, until_id=page.until, turn=order.turn, closed=order.closed,
+    )  # fmt: skip
+
+
+def insert_page(tx: Tx, page: Page, order: Order, *, turn: int, report: Report) -> None:
+    """Note what a run did with a page."""
+    tx.run(
+        QUERIES["insert_page"],
+        first_id=page.first,
+        until_id=page.until,
+        turn=turn,
+        run_id=order.run_id,
+        closed=order.closed,
+        customers=report.customers,
+        report=msgspec.json.encode(report).decode(),
+    )
+
+
+def list_reports(tx: Tx, run_id: UUID) -> list[Report]:
+    """Return what a run did, page by page."""
+    rows = tx.tuples(QUERIES["list_reports"], run_id=run_id)
+    return [msgspec.json.decode(row[0], type=Report) for row in rows]
+
+
+def delete_pages(tx: Tx, *, begun_before: datetime) -> None:
+    """Forget the pages of old runs."""
+    tx.run(QUERIES["delete_pages"], begun_before=begun_before)
 
 
 def finish_run(tx: Tx, run_id: UUID, *, finished_at: datetime, report: object) -> None:
@@ -166,14 +263,20 @@ def page_invoices(
     limit: int,
     customer_id: UUID | None,
     status: Status | None,
+    series: str | None = None,
+    issued_from: date | None = None,
+    issued_to: date | None = None,
 ) -> list[Invoice]:
-    """Return the next invoices in the order of customer and id."""
+    """Return the next invoices in the order of customer and id; `issued_to` is not included."""
     rows = tx.tuples(
         QUERIES["page_invoices"],
         after_customer_id=after[0],
         after_invoice_id=after[1],
         customer_id=customer_id,
         status=status,
+        series=series,
+        issued_from=issued_from,
+        issued_to=issued_to,
         limit=limit,
     )
     return [_invoice(row) for row in rows]
@@ -227,13 +330,19 @@ def list_amounts(tx: Tx, customer_ids: Sequence[UUID]) -> list[Amounts]:
 def list_revenue(tx: Tx, customer_ids: Sequence[UUID]) -> list[RevenueRow]:
     """Return what the lines of each invoice add up to by kind."""
     rows = tx.tuples(QUERIES["list_revenue"], customer_ids=list(customer_ids))
-    return [RevenueRow(row[0], row[1], _KINDS[row[2]], row[3], row[4]) for row in rows]
+    return [RevenueRow(*(*row[:2], _KINDS[row[2]], *row[3:])) for row in rows]
 
 
 def list_reversed(tx: Tx, customer_ids: Sequence[UUID]) -> list[RevenueRow]:
     """Return what the lines of each credit note add up to by kind."""
     rows = tx.tuples(QUERIES["list_reversed"], customer_ids=list(customer_ids))
-    return [RevenueRow(row[0], row[1], _KINDS[row[2]], row[3], row[4]) for row in rows]
+    return [RevenueRow(*(*row[:2], _KINDS[row[2]], *row[3:])) for row in rows]
+
+
+def list_discounts(tx: Tx, customer_ids: Sequence[UUID]) -> dict[tuple[UUID, int], int]:
+    """Return by invoice and line what was taken off it."""
+    rows = tx.tuples(QUERIES["list_discounts"], customer_ids=list(customer_ids))
+    return {(invoice_id, line): discount for invoice_id, line, discount in rows}
 
 
 def list_creditable(
@@ -248,13 +357,19 @@ def list_creditable(
     )
 
 
+def has_fees_from(tx: Tx, customer_id: UUID, start_at: datetime) -> bool:
+    """Say whether a customer was billed a fee for a period that begins then or later."""
+    return bool(tx.value(QUERIES["has_fees_from"], customer_id=customer_id, start_at=start_at))
+
+
 def copy_credit_notes(tx: Tx, notes: Iterable[CreditNote]) -> None:
     """Load numbered credit notes."""
     tx.copy(
         QUERIES["copy_credit_notes"],
         (
             (n.customer_id, n.credit_note_id, n.invoice_id, n.series, n.year, n.number, n.kind,
-             n.reason, n.currency, n.total, n.applied, n.issued_on, n.finalized_at, n.sealed_buyer)
+             n.reason, n.currency, n.total, n.applied, n.issued_on, n.finalized_at, n.sealed_buyer,
+             n.subtotal, n.discount, n.tax)
             for n in notes
         ),
     )  # fmt: skip
@@ -266,7 +381,7 @@ def copy_credit_note_lines(tx: Tx, drafts: Sequence[CreditDraft], ids: Sequence[
         QUERIES["copy_credit_note_lines"],
         (
             (draft.customer_id, note_id, number, draft.invoice_id, line.invoice_line,
-             line.description, line.quantity, line.amount.minor)
+             line.description, line.quantity, line.amount.minor, line.bearing.discount)
             for draft, note_id in zip(drafts, ids, strict=True)
             for number, line in enumerate(draft.lines, 1)
         ),
@@ -354,3 +469,31 @@ def _invoice(row: tuple[Any, ...]) -> Invoice:
 
 def _note(row: tuple[Any, ...]) -> CreditNote:
     return CreditNote(*(*row[:6], CreditKind(row[6]), *row[7:]))
+
+
+def save_terms(tx: Tx, customer_id: UUID, terms: Terms, *, now: datetime) -> None:
+    """Agree on how a customer pays."""
+    tx.run(
+        QUERIES["save_terms"],
+        customer_id=customer_id,
+        collection=terms.collection,
+        net_days=terms.net_days,
+        updated_at=now,
+    )
+
+
+def list_terms(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, Terms]:
+    """Return how these customers pay, those with other than the usual terms."""
+    rows = tx.tuples(QUERIES["list_terms"], customer_ids=list(customer_ids))
+    return {row[0]: Terms(CollectionMethod(row[1]), row[2]) for row in rows}
+
+
+def page_documents(
+    tx: Tx, customer_id: UUID, *, after: tuple[datetime, UUID] | None, limit: int
+) -> list[DocumentRow]:
+    """Return a customer's next invoices and credit notes in the order of their issue."""
+    at, entry_id = after or (None, None)
+    return tx.many(
+        QUERIES["page_documents"], DocumentRow,
+        customer_id=customer_id, after_at=at, after_id=entry_id, limit=limit,
+    )  # fmt: skip

@@ -5,18 +5,18 @@ any point leaves either nothing or an attempt under our own key, which `reconcil
 Locks are taken in one order: invoice, the customer's collections, attempt, subscription.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final, TypeVar
+from typing import Final
 from uuid import UUID, uuid5
 
 from convergio.billing import actions as billing
-from convergio.billing.model import Invoice
+from convergio.billing import terms
+from convergio.billing.model import CollectionMethod, Invoice
 from convergio.infra import outbox
 from convergio.infra.db import Database, Tx
 from convergio.infra.ids import new_id, typeid
-from convergio.kernel.errors import Difference, OutcomeUnknown, Unavailable, require
+from convergio.kernel.errors import OutcomeUnknown, Unavailable, require
 from convergio.kernel.money import Money
 from convergio.ledger import actions as ledger
 from convergio.ledger.model import Account, Kind, Transfer
@@ -46,7 +46,6 @@ ANSWER_EXPECTED_WITHIN: Final = timedelta(minutes=15)
 
 Gateways = Mapping[str, Gateway]
 Progress = Callable[[int], None]
-_Key = TypeVar("_Key")
 _FIRST: Final = UUID(int=0)
 _PAGE: Final = 500
 
@@ -101,8 +100,12 @@ def methods(tx: Tx, customer_id: UUID) -> list[Method]:
 
 
 def payable(tx: Tx, customer_ids: Sequence[UUID]) -> set[UUID]:
-    """Return which of these customers have a payment method that can be charged."""
-    return store.list_payable(tx, customer_ids)
+    """Return which of these customers have a method that can be charged, or pay by transfer."""
+    agreed = terms.agreed(tx, customer_ids)
+    by_transfer = {
+        key for key, one in agreed.items() if one.collection == CollectionMethod.SEND_INVOICE
+    }
+    return store.list_payable(tx, customer_ids) | by_transfer
 
 
 def attempts(tx: Tx, customer_id: UUID) -> list[Attempt]:
@@ -221,7 +224,7 @@ def _claim(
     if not rules.is_due(collection, now=now):
         return None
     owed = rules.owed(invoice)
-    method = store.find_usable_method(tx, due.customer_id)
+    method = _method(tx, due.customer_id)
     if owed.minor == 0 or method is None:
         resting = rules.rested(collection, invoice, now=now, schedule=DUNNING)
         store.save_collection(tx, resting)
@@ -235,6 +238,13 @@ def _claim(
     store.save_collection(tx, claimed)
     store.insert_attempt(tx, attempt)
     return attempt, _request(attempt, method, invoice)
+
+
+def _method(tx: Tx, customer_id: UUID) -> Method | None:
+    """Return what may be charged: nothing of a customer who transfers the money."""
+    if terms.terms_of(tx, customer_id).collection == CollectionMethod.SEND_INVOICE:
+        return None
+    return store.find_usable_method(tx, customer_id)
 
 
 def _key(attempt: Attempt) -> str:
@@ -395,6 +405,21 @@ def _follow(
         )
 
 
+def settled_elsewhere(tx: Tx, invoice: Invoice, *, now: datetime) -> None:
+    """Let the collection of an invoice follow money that came outside of a gateway.
+
+    Locks: the customer's collections, its subscription.
+    """
+    found = {one.invoice_id: one for one in store.lock_collections(tx, invoice.customer_id)}
+    collection = found.get(invoice.invoice_id)
+    if collection is None:
+        return
+    after = rules.settled_elsewhere(collection, invoice)
+    if after != collection:
+        store.save_collection(tx, after)
+        _follow(tx, found, after, now=now)
+
+
 def _tell(tx: Tx, attempt: Attempt, *, now: datetime) -> None:
     outbox.emit(
         tx,
@@ -409,66 +434,3 @@ def _tell(tx: Tx, attempt: Attempt, *, now: datetime) -> None:
         },
         now=now,
     )
-
-
-def verify(tx: Tx) -> list[Difference]:
-    """Return where attempts, transfers and invoices disagree, and collections that are stuck.
-
-    What succeeded = what the ledger says was paid and kept as fees = what the invoices say is
-    paid, for each attempt and invoice, and in all.
-    """
-    found = [
-        Difference(
-            where=f"collection of {typeid('inv', row.invoice_id)}",
-            expected="a date or a pending attempt",
-            found=f"{row.state} without either",
-        )
-        for row in store.find_stuck(tx)
-    ]
-    after = _FIRST
-    while page := store.page_customers(tx, after=after, size=_PAGE):
-        found += _differences(tx, page)
-        after = page[-1]
-    return found + _sums(tx)
-
-
-def _differences(tx: Tx, customer_ids: list[UUID]) -> list[Difference]:
-    succeeded = store.list_succeeded(tx, customer_ids)
-    paid: Counter[UUID] = Counter()
-    for row in succeeded:
-        paid[row.invoice_id] += row.amount
-    invoices = {one.invoice_id: one.paid for one in billing.paid_amounts(tx, customer_ids)}
-    return (
-        _compare("payment", {r.attempt_id: r.amount for r in succeeded},
-                 _posted(tx, customer_ids, Kind.PAYMENT))
-        + _compare("fee", {r.attempt_id: r.fee for r in succeeded if r.fee},
-                   _posted(tx, customer_ids, Kind.FEE))
-        + _compare("paid of invoice", paid, invoices)
-    )  # fmt: skip
-
-
-def _posted(tx: Tx, customer_ids: list[UUID], kind: Kind) -> Mapping[UUID, int]:
-    sums: Counter[UUID] = Counter()
-    for row in ledger.posted(tx, customer_ids, kind=kind):
-        sums[row.source_id] += row.amount
-    return sums
-
-
-def _compare(
-    what: str, expected: Mapping[_Key, int], found: Mapping[_Key, int]
-) -> list[Difference]:
-    return [
-        Difference(f"{what} {key}", str(expected.get(key, 0)), str(found.get(key, 0)))
-        for key in dict.fromkeys((*expected, *found))
-        if expected.get(key, 0) != found.get(key, 0)
-    ]
-
-
-def _sums(tx: Tx) -> list[Difference]:
-    expected: dict[tuple[str, str], int] = {}
-    for row in store.sum_succeeded(tx):
-        expected[Account.GATEWAY_CLEARING, row.currency] = row.amount - row.fee
-        expected[Account.GATEWAY_FEES, row.currency] = row.fee
-    accounts = {Account.GATEWAY_CLEARING, Account.GATEWAY_FEES}
-    found = {key: sum_.minor for key, sum_ in ledger.totals(tx).items() if key[0] in accounts}
-    return _compare("balance", expected, found)

@@ -25,3 +25,20 @@ def unknown_gateway(name: str) -> Conflict:
     """Refuse to charge through a gateway that this deployment does not have."""
     detail = f"no gateway '{name[:60]}' is configured; configure it or add another payment method"
     return Conflict(detail, code="unknown_gateway", field="gateway")
+
+
+def other_currency(currency: str) -> Conflict:
+    """Refuse money of another currency than the customer's."""
+    detail = f"this customer pays in {currency}; enter what arrived in {currency}"
+    return Conflict(detail, code="other_currency", field="currency")
+
+
+def bad_receipt(field: str, mend: str) -> Invalid:
+    """Refuse a receipt that cannot be true."""
+    return Invalid(mend, code=f"bad_{field}", field=field)
+
+
+def other_receipt(reference: str) -> Conflict:
+    """Refuse a second meaning of one reference."""
+    detail = f"the reference '{reference[:60]}' was entered with other details; look it up first"
+    return Conflict(detail, code="other_receipt", field="reference")

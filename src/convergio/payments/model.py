@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -108,6 +108,30 @@ class Attempt:
     fee: int | None
     made_at: datetime
     settled_at: datetime | None
+
+
+class ReceiptMethod(StrEnum):
+    """How money came that no gateway took."""
+
+    BANK_TRANSFER = "bank_transfer"
+    CHECK = "check"
+    CASH = "cash"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Money as it was seen to come; minor units. `invoice_id` is the one that it was meant for."""
+
+    customer_id: UUID
+    receipt_id: UUID
+    method: ReceiptMethod
+    reference: str
+    amount: int
+    currency: str
+    received_on: date
+    invoice_id: UUID | None
+    recorded_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

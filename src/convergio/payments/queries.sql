@@ -119,10 +119,10 @@ ORDER BY customer_id, attempt_id
 LIMIT :size;
 
 -- name: page_customers
--- The next customers from whom anything was ever collected.
-SELECT DISTINCT customer_id
-FROM collection
-WHERE customer_id > :after::uuid
+-- The next customers from whom anything was ever collected or received.
+SELECT customer_id FROM collection WHERE customer_id > :after::uuid
+UNION
+SELECT customer_id FROM receipt WHERE customer_id > :after::uuid
 ORDER BY customer_id
 LIMIT :size;
 
@@ -151,3 +151,61 @@ WHERE c.next_at IS NULL AND c.state IN ('due', 'requires_action', 'waiting_for_m
             AND a.state IN ('intent', 'unknown', 'requires_action'))
 ORDER BY c.customer_id, c.invoice_id
 LIMIT 100;
+
+-- name: insert_receipt
+-- Enter money that came; a reference that is known already inserts nothing.
+INSERT INTO receipt (customer_id, receipt_id, method, reference, amount, currency, received_on,
+    invoice_id, recorded_at)
+VALUES (:customer_id, :receipt_id, :method, :reference, :amount, :currency, :received_on,
+    :invoice_id, :recorded_at)
+ON CONFLICT (customer_id, method, reference) DO NOTHING;
+
+-- name: find_receipt
+-- The receipt of a reference.
+SELECT customer_id, receipt_id, method, reference, amount, currency, received_on, invoice_id,
+    recorded_at
+FROM receipt
+WHERE customer_id = :customer_id AND method = :method AND reference = :reference;
+
+-- name: insert_receipt_part
+-- What an invoice got of a receipt.
+INSERT INTO receipt_part (customer_id, receipt_id, invoice_id, amount)
+VALUES (:customer_id, :receipt_id, :invoice_id, :amount);
+
+-- name: page_receipts
+-- A customer's receipts, the oldest entry first.
+SELECT customer_id, receipt_id, method, reference, amount, currency, received_on, invoice_id,
+    recorded_at
+FROM receipt
+WHERE customer_id = :customer_id AND (:after::uuid IS NULL OR receipt_id > :after::uuid)
+ORDER BY receipt_id
+LIMIT :limit;
+
+-- name: list_receipts
+-- What came from these customers, receipt by receipt.
+SELECT receipt_id, amount FROM receipt WHERE customer_id = ANY(:customer_ids::uuid[]);
+
+-- name: list_receipt_parts
+-- What invoices of these customers got of receipts.
+SELECT invoice_id, amount FROM receipt_part WHERE customer_id = ANY(:customer_ids::uuid[]);
+
+-- name: sum_receipts
+-- What came in all.
+SELECT currency, sum(amount)::bigint AS amount FROM receipt GROUP BY currency;
+
+-- name: page_payments
+-- What a customer paid, by card or otherwise, behind a moment and id, in its order.
+SELECT at, entry_id, what, amount, currency, invoice_id
+FROM (
+    SELECT COALESCE(settled_at, made_at) AS at, attempt_id AS entry_id, gateway AS what, amount,
+        currency, invoice_id
+    FROM payment_attempt
+    WHERE customer_id = :customer_id AND state = 'succeeded'
+    UNION ALL
+    SELECT recorded_at, receipt_id, method, amount, currency, invoice_id
+    FROM receipt
+    WHERE customer_id = :customer_id
+) AS payment
+WHERE (:after_at::timestamptz IS NULL OR (at, entry_id) > (:after_at, :after_id::uuid))
+ORDER BY at, entry_id
+LIMIT :limit;

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from convergio.billing.model import Invoice
 from convergio.billing.model import Status as InvoiceStatus
+from convergio.billing.rules import OWING
 from convergio.kernel.errors import require
 from convergio.kernel.money import Money
 from convergio.kernel.text import check_text
@@ -41,6 +42,8 @@ _DIGITS: Final = re.compile(r"[0-9](?:[ .-]?[0-9])+")
 _CARD_SIZES: Final = range(13, 20)
 _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _BRAND_SIZE_MAX: Final = 60
+_REFERENCE_SIZE_MAX: Final = 140  # of a SEPA transfer
+EARLIEST_RECEIPT: Final = date(2000, 1, 1)
 _LAST_FOUR: Final = re.compile(r"[0-9]{4}")
 
 
@@ -261,4 +264,34 @@ def dropped(attempt: Attempt, *, now: datetime) -> Attempt:
     """Return an attempt that never reached the gateway and is not wanted any more."""
     return _moved(
         replace(attempt, decline_code="not_charged", settled_at=now), AttemptState.DECLINED
+    )
+
+
+def check_receipt(amount: Money, reference: str, received_on: date, *, today: date) -> None:
+    """Refuse a receipt that cannot be true. Raises: Invalid, also for a card number in it."""
+    if amount.minor <= 0:
+        raise errors.bad_receipt("amount", "write what arrived, above zero, such as 120.00")
+    if not EARLIEST_RECEIPT <= received_on <= today + timedelta(days=1):
+        raise errors.bad_receipt(
+            "received_on", "write the day on which it arrived, not later than today"
+        )
+    check_text(reference, field="reference", size_max=_REFERENCE_SIZE_MAX)
+    if not reference.strip():
+        raise errors.bad_receipt("reference", "write what the bank statement calls it")
+    if holds_card_number(reference):
+        raise errors.card_number("reference")
+
+
+def payable(invoice: Invoice) -> Money:
+    """Return what a receipt can pay of an invoice: also of one that was given up."""
+    return invoice.due if invoice.status in OWING else Money.zero(invoice.currency)
+
+
+def settled_elsewhere(collection: Collection, invoice: Invoice) -> Collection:
+    """Return the collection of an invoice that money from elsewhere paid, in part or in whole.
+
+    A pending attempt stays what it is: its answer finds the invoice paid.
+    """
+    return (
+        closed(collection, invoice.status) if invoice.status == InvoiceStatus.PAID else collection
     )

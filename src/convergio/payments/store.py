@@ -9,9 +9,30 @@ from uuid import UUID
 
 from convergio.infra import sql
 from convergio.infra.db import Tx
-from convergio.payments.model import Attempt, AttemptState, Collection, CollectionState, Method
+from convergio.kernel.errors import require
+from convergio.payments.model import (
+    Attempt,
+    AttemptState,
+    Collection,
+    CollectionState,
+    Method,
+    Receipt,
+    ReceiptMethod,
+)
 
 _QUERIES: Final = sql.load(Path(__file__).with_name("queries.sql"))
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentRow:
+    """Something that was paid; `what` is the gateway, or how the money came without one."""
+
+    at: datetime
+    entry_id: UUID
+    what: str
+    amount: int
+    currency: str
+    invoice_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,3 +229,68 @@ def find_stuck(tx: Tx) -> list[StuckRow]:
 def _typed(row: Attempt) -> Attempt:
     """Return the row with its state as the enumeration: the driver gives text."""
     return replace(row, state=AttemptState(row.state))
+
+
+def insert_receipt(tx: Tx, receipt: Receipt) -> bool:
+    """Enter money that came; False when its reference is known already."""
+    return tx.run(_QUERIES["insert_receipt"], **asdict(receipt)) == 1
+
+
+def find_receipt(tx: Tx, like: Receipt) -> Receipt:
+    """Return the receipt with the method and reference of this one."""
+    found = tx.one(
+        _QUERIES["find_receipt"],
+        Receipt,
+        customer_id=like.customer_id,
+        method=like.method,
+        reference=like.reference,
+    )
+    require(found is not None, "a receipt that conflicts is there")
+    return replace(found or like, method=like.method)
+
+
+def insert_receipt_part(tx: Tx, receipt: Receipt, invoice_id: UUID, amount: int) -> None:
+    """Say what an invoice got of a receipt."""
+    tx.run(
+        _QUERIES["insert_receipt_part"],
+        customer_id=receipt.customer_id,
+        receipt_id=receipt.receipt_id,
+        invoice_id=invoice_id,
+        amount=amount,
+    )
+
+
+def page_receipts(tx: Tx, customer_id: UUID, *, after: UUID | None, limit: int) -> list[Receipt]:
+    """Return a customer's receipts, the oldest entry first."""
+    rows = tx.many(
+        _QUERIES["page_receipts"], Receipt, customer_id=customer_id, after=after, limit=limit
+    )
+    return [replace(row, method=ReceiptMethod(row.method)) for row in rows]
+
+
+def list_receipts(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Return what came from these customers by receipt."""
+    rows = tx.tuples(_QUERIES["list_receipts"], customer_ids=list(customer_ids))
+    return {row[0]: row[1] for row in rows}
+
+
+def list_receipt_parts(tx: Tx, customer_ids: Sequence[UUID]) -> list[tuple[UUID, int]]:
+    """Return what invoices of these customers got of receipts."""
+    rows = tx.tuples(_QUERIES["list_receipt_parts"], customer_ids=list(customer_ids))
+    return [(row[0], row[1]) for row in rows]
+
+
+def sum_receipts(tx: Tx) -> dict[str, int]:
+    """Return what came in all, by currency."""
+    return {row[0]: row[1] for row in tx.tuples(_QUERIES["sum_receipts"])}
+
+
+def page_payments(
+    tx: Tx, customer_id: UUID, *, after: tuple[datetime, UUID] | None, limit: int
+) -> list[PaymentRow]:
+    """Return what a customer paid, by card or otherwise, in its order."""
+    at, entry_id = after or (None, None)
+    return tx.many(
+        _QUERIES["page_payments"], PaymentRow,
+        customer_id=customer_id, after_at=at, after_id=entry_id, limit=limit,
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Coupons, and what they and promotional credit take off the lines of invoices, before tax."""

@@ -1,0 +1,175 @@
+"""Apply the tax file, read the book, and note that somebody checked a customer's tax number."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from convergio.crypto.actions import Keyring
+from convergio.customers import actions as customers
+from convergio.customers.model import Customer
+from convergio.infra import outbox, strict_yaml
+from convergio.infra.db import Tx
+from convergio.infra.ids import new_id
+from convergio.rating.taxing import GroupKey, Place, TaxBook, TaxRow, Treatment
+from convergio.taxes import errors, rules, store
+from convergio.taxes.model import MENDS, DocumentTax, NumberCheck, Stored, TaxFile, TaxNumberChecker
+
+_READS_MAX: Final = 5
+
+
+class _Undone(Exception):
+    """Leaves the savepoint of a trial, so that nothing of it stays."""
+
+
+def stored(tx: Tx) -> Stored | None:
+    """Return the stored book; None where no file was ever applied, and nothing is taxed.
+
+    It is of one version, also while a file is applied. Raises: Unavailable when one file after
+    another is.
+    """
+    before = store.find_state(tx)
+    for _ in range(_READS_MAX):
+        if before is None:
+            return None
+        registrations = tuple(store.list_registrations(tx))
+        rates = tuple(store.list_rates(tx))
+        state = store.find_state(tx)
+        if state == before:
+            book = TaxBook(state.seller_country, state.one_stop_shop, registrations, rates)
+            return Stored(state.version, book)
+        before = state
+    raise errors.changing()
+
+
+def apply(tx: Tx, source: bytes, *, now: datetime, home: str | None = None) -> tuple[Stored, bool]:
+    """Make the stored book what the file says; return it, and whether anything changed.
+
+    Invoices that are issued keep their rates. `home` is where the settings say that the
+    seller is. Locks: the book. Emits: tax.applied on a change. Raises: Invalid naming the field of
+    the file.
+    """
+    book = rules.book_of(strict_yaml.typed(strict_yaml.read(source), TaxFile, mends=MENDS))
+    if home not in {None, book.seller_country}:
+        raise errors.other_home(book.seller_country, home or "")
+    store.begin_state(tx, seller_country=book.seller_country, now=now)
+    version = store.lock_state(tx)
+    before = stored(tx)
+    if before is not None and _sorted(before.book) == _sorted(book):
+        return before, False
+    store.clear_registrations(tx)
+    store.clear_rates(tx)
+    store.copy_registrations(tx, book.registrations)
+    store.copy_rates(tx, book.rates)
+    store.save_state(tx, book, version=version + 1, now=now)
+    outbox.emit(tx, "tax.applied", data={"version": version + 1}, now=now)
+    return Stored(version + 1, book), True
+
+
+def try_apply(
+    tx: Tx, source: bytes, *, now: datetime, home: str | None = None
+) -> tuple[Stored, bool]:
+    """Return what `apply` would, and keep nothing of it. Locks and raises as it."""
+    found: list[tuple[Stored, bool]] = []
+    with suppress(_Undone), tx.savepoint():
+        found.append(apply(tx, source, now=now, home=home))
+        raise _Undone
+    return found[0]
+
+
+def _sorted(book: TaxBook) -> tuple[object, ...]:
+    registrations = sorted(book.registrations, key=lambda r: (r.country, r.region, r.valid_from))
+    rates = sorted(book.rates, key=lambda r: (r.country, r.region, r.category, r.valid_from))
+    return book.seller_country, book.one_stop_shop, registrations, rates
+
+
+def place_of(account: Customer, region: str | None) -> Place:
+    """Return where a customer is taxed, as far as its account says."""
+    exempt = account.tax_exempt
+    return Place(
+        country=account.country,
+        region=region,
+        is_verified=account.tax_id_verified_at is not None,
+        exemption=None if exempt is None else Treatment(exempt),
+        reason=account.tax_exempt_reason,
+    )
+
+
+def verify_number(
+    tx: Tx,
+    keyring: Keyring,
+    checker: TaxNumberChecker,
+    *,
+    customer_id: UUID,
+    evidence: str,
+    now: datetime,
+) -> NumberCheck:
+    """Note that somebody saw that a customer's tax number is real, unless its form is wrong.
+
+    The check is kept either way; a number that cannot be one is not verified, whatever the
+    evidence, and its customer is charged tax (RULES 13). Locks: the customer. Emits:
+    customer.updated. Raises: Invalid, NotFound; Conflict without a number or a country.
+    """
+    evidence = rules.check_evidence(evidence)
+    account = customers.get(tx, customer_id)
+    number = customers.personal(tx, keyring, customer_id).tax_id
+    if number is None:
+        raise errors.nothing_to_check("tax_id")
+    if account.country is None:
+        raise errors.nothing_to_check("country")
+    found = checker.check(account.country, number)
+    check = NumberCheck(
+        customer_id, new_id(now), account.country, f"{checker.name}: {found.finding}",
+        found.is_valid, evidence, now,
+    )  # fmt: skip
+    store.insert_check(tx, check)
+    customers.set_tax_id_verified(tx, keyring, customer_id, verified=found.is_valid, now=now)
+    return check
+
+
+def checks(tx: Tx, customer_id: UUID, *, limit: int = 100) -> list[NumberCheck]:
+    """Return the checks of a customer's tax number, the newest first."""
+    return store.list_checks(tx, customer_id, limit=limit)
+
+
+def credited(tx: Tx, customer_ids: Sequence[UUID]) -> dict[tuple[UUID, GroupKey], tuple[int, int]]:
+    """Return what credit notes took back of each invoice's tax groups: as priced, and the tax."""
+    return store.list_credited(tx, customer_ids)
+
+
+def record(
+    tx: Tx, invoices: Sequence[DocumentTax] = (), credit_notes: Sequence[DocumentTax] = ()
+) -> None:
+    """Keep the taxes of documents that are written in the same transaction."""
+    if invoices:
+        store.copy_invoice_taxes(tx, invoices)
+    if credit_notes:
+        store.copy_credit_note_taxes(tx, credit_notes)
+
+
+def of_invoice(tx: Tx, customer_id: UUID, invoice_id: UUID) -> tuple[TaxRow, ...]:
+    """Return the taxes of an invoice, the highest rate first."""
+    return tuple(one.row for one in store.list_invoice_taxes(tx, [customer_id], invoice_id))
+
+
+def of_credit_note(tx: Tx, customer_id: UUID, credit_note_id: UUID) -> tuple[TaxRow, ...]:
+    """Return the taxes of a credit note, the highest rate first."""
+    found = store.list_credit_note_taxes(tx, [customer_id], credit_note_id)
+    return tuple(one.row for one in found)
+
+
+def of_customers(
+    tx: Tx, customer_ids: Sequence[UUID]
+) -> tuple[list[DocumentTax], list[DocumentTax]]:
+    """Return the taxes of all invoices and of all credit notes of these customers."""
+    invoices = store.list_invoice_taxes(tx, customer_ids, None)
+    return invoices, store.list_credit_note_taxes(tx, customer_ids, None)
+
+
+def by_document(found: Iterable[DocumentTax]) -> dict[UUID, list[TaxRow]]:
+    """Return taxes by the id of their document."""
+    sums: dict[UUID, list[TaxRow]] = {}
+    for one in found:
+        sums.setdefault(one.document_id, []).append(one.row)
+    return sums

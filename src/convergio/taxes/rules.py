@@ -1,0 +1,115 @@
+"""Read the tax file: every day, percentage and overlap is checked before anything is stored."""
+
+from collections.abc import Iterable
+from datetime import date
+from decimal import Decimal
+from itertools import pairwise
+from typing import Final
+
+from convergio.kernel.errors import Invalid
+from convergio.kernel.money import parse_rate
+from convergio.kernel.text import check_text
+from convergio.rating.taxing import ZERO, Rate, Registration, TaxBook
+from convergio.taxes import errors
+from convergio.taxes.model import EVER, RateLine, RegistrationLine, TaxFile
+
+EVIDENCE_SIZE_MAX: Final = 500
+_PERCENT_BOUND: Final = 1000
+_DECIMALS_MAX: Final = 6
+# Codes that tax forms use and ISO 3166-1 does not.
+_ISO: Final = {"EL": "GR", "UK": "GB"}
+
+
+def book_of(file: TaxFile) -> TaxBook:
+    """Return what the file means. Raises: Invalid naming the field."""
+    _check_country(file.seller, "seller")
+    registrations = tuple(
+        _registration(line, f"registrations[{place}]")
+        for place, line in enumerate(file.registrations)
+    )
+    rates = tuple(_rate(line, f"rates[{place}]") for place, line in enumerate(file.rates))
+    if not any(one.country == file.seller for one in registrations):
+        raise errors.not_at_home(file.seller)
+    _refuse_overlaps(
+        ((one.country, one.region), one.valid_from, one.valid_to, f"registrations[{place}]")
+        for place, one in enumerate(registrations)
+    )
+    _refuse_overlaps(
+        ((one.country, one.region, one.category), one.valid_from, one.valid_to, f"rates[{place}]")
+        for place, one in enumerate(rates)
+    )
+    return TaxBook(file.seller, file.one_stop_shop, registrations, rates)
+
+
+def _registration(line: RegistrationLine, path: str) -> Registration:
+    _check_country(line.country, f"{path}.country")
+    since, until = _days(line, path)
+    return Registration(line.country, line.region or "", since, until)
+
+
+def _rate(line: RateLine, path: str) -> Rate:
+    _check_country(line.country, f"{path}.country")
+    since, until = _days(line, path)
+    if line.exempt != (line.percent is None) or (line.exempt and not line.reason):
+        raise errors.percent_or_exempt(path)
+    if line.reason is not None:
+        check_text(line.reason, field=f"{path}.reason")
+    percent = ZERO if line.percent is None else _percent(line.percent, f"{path}.percent")
+    return Rate(
+        line.country, line.region or "", line.category, since, until, percent, line.exempt,
+        line.reason,
+    )  # fmt: skip
+
+
+def _check_country(code: str, path: str) -> None:
+    if code in _ISO:
+        raise errors.other_code(code, _ISO[code], path)
+
+
+def _days(line: RegistrationLine | RateLine, path: str) -> tuple[date, date | None]:
+    since = EVER if line.since is None else _day(line.since, f"{path}.from")
+    until = None if line.to is None else _day(line.to, f"{path}.to")
+    if until is not None and until <= since:
+        raise errors.empty_time(f"{path}.to")
+    return since, until
+
+
+def _day(text: str, path: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise errors.bad_day(text, path) from None
+
+
+def _percent(text: str, path: str) -> Decimal:
+    try:
+        percent = parse_rate(text)
+    except Invalid:
+        raise errors.bad_percent(path) from None
+    exponent = percent.as_tuple().exponent
+    if not 0 <= percent < _PERCENT_BOUND or (
+        isinstance(exponent, int) and -exponent > _DECIMALS_MAX
+    ):
+        raise errors.bad_percent(path)
+    return percent
+
+
+def _refuse_overlaps(
+    entries: Iterable[tuple[tuple[str, ...], date, date | None, str]],
+) -> None:
+    """Refuse two entries of one kind that are in force on one day."""
+    by_key: dict[tuple[str, ...], list[tuple[date, date | None, str]]] = {}
+    for key, since, until, path in entries:
+        by_key.setdefault(key, []).append((since, until, path))
+    for key, spans in by_key.items():
+        spans.sort(key=lambda span: span[0])
+        for before, after in pairwise(spans):
+            if before[1] is None or before[1] > after[0]:
+                raise errors.overlap(" ".join(filter(None, key)), after[2], before[2])
+
+
+def check_evidence(text: str) -> str:
+    """Return what was looked at. Raises: Invalid."""
+    if not 1 <= len(text.strip()) <= EVIDENCE_SIZE_MAX or not text.isprintable():
+        raise errors.bad_evidence(EVIDENCE_SIZE_MAX)
+    return text.strip()
