@@ -14,6 +14,7 @@ from convergio_client.errors import (
     LimitReached,
     NoSubscription,
     Rejected,
+    SomeRejected,
     SpendCap,
     SpoolBroken,
     SpoolFull,
@@ -23,7 +24,16 @@ from convergio_client.errors import (
 )
 from convergio_client.lease import Lease
 from convergio_client.middleware import ConvergioMiddleware
-from convergio_client.model import Backlog, Permit, Quantity, Quota, Rejection, Usage
+from convergio_client.model import (
+    Backlog,
+    Event,
+    Permit,
+    Quantity,
+    Quota,
+    Refusal,
+    Rejection,
+    Usage,
+)
 from convergio_client.spool import Spool
 from convergio_client.wsgi import ConvergioWSGI
 
@@ -36,6 +46,7 @@ __all__ = [
     "ConvergioMiddleware",
     "ConvergioWSGI",
     "Denied",
+    "Event",
     "Invalid",
     "Lease",
     "LimitReached",
@@ -43,8 +54,10 @@ __all__ = [
     "Permit",
     "Quantity",
     "Quota",
+    "Refusal",
     "Rejected",
     "Rejection",
+    "SomeRejected",
     "SpendCap",
     "Spool",
     "SpoolBroken",

@@ -6,28 +6,22 @@ in a thread, its delivery is the same background thread as the blocking client's
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self, TypeVar, Unpack
 
 import httpx
 
 from convergio_client import engine, flows, protocol
-from convergio_client.engine import (
-    CLOSE_SECONDS,
-    PATIENCE_SECONDS,
-    SOURCE,
-    TIMEOUT_SECONDS,
-    Engine,
-)
+from convergio_client.engine import CLOSE_SECONDS, Engine, Options
 from convergio_client.errors import ClientError
 from convergio_client.flows import Flow, Pause
+from convergio_client.lease import WANTED, Lease
 from convergio_client.model import (
     Backlog,
-    OnRejected,
+    Event,
     Permit,
     Quantity,
     Quota,
@@ -35,7 +29,7 @@ from convergio_client.model import (
     Usage,
 )
 from convergio_client.protocol import Call, Reply, Silence
-from convergio_client.spool import Item, Spool
+from convergio_client.spool import Item
 
 T = TypeVar("T")
 _log: Final = logging.getLogger("convergio_client")
@@ -49,29 +43,16 @@ class AsyncConvergio:
         url: str,
         key: str,
         *,
-        source: str = SOURCE,
-        spool: Spool | str | Path | None = None,
-        timeout_seconds: float = TIMEOUT_SECONDS,
-        patience_seconds: float = PATIENCE_SECONDS,
-        on_rejected: OnRejected | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         spool_transport: httpx.BaseTransport | None = None,
+        **options: Unpack[Options],
     ) -> None:
         """As `Convergio`; `on_rejected` is called from the spool's thread. Raises: Invalid."""
-        self._engine = Engine(
-            url,
-            key,
-            source=source,
-            spool=spool,
-            timeout_seconds=timeout_seconds,
-            patience_seconds=patience_seconds,
-            on_rejected=on_rejected,
-            transport=spool_transport,
-        )
+        self._engine = Engine(url, key, spool_transport, **options)
         self._http = httpx.AsyncClient(
             base_url=self._engine.url,
             headers=self._engine.headers(),
-            timeout=timeout_seconds,
+            timeout=self._engine.timeout_seconds,
             transport=transport,
         )
 
@@ -95,6 +76,37 @@ class AsyncConvergio:
             await self._run(flows.count(item.body, self._engine.patience))
         return item.target
 
+    async def track_many(self, events: Iterable[Event]) -> list[str]:
+        """Report many events at once; return their ids, in order. Each is counted exactly once.
+
+        With a spool all of them are stored, or none. Without one all are sent, and one that is
+        refused does not keep the others from being counted.
+        Raises: Invalid, SpoolFull, SpoolBroken, Closed; without a spool SomeRejected, Unavailable.
+        """
+        items = self._engine.events(events)
+        if not await self._keep(*items):
+            await self._run(flows.count_many(items, self._engine.patience))
+        return [item.target for item in items]
+
+    async def void(self, customer: str, event_id: str, *, source: str | None = None) -> str:
+        """Take an event back, counted or still to come; return the correction's own id.
+
+        `source` is the event's, when another program sent it. The key needs the scope
+        `usage:correct`. Raises: as `track`.
+        """
+        return await self._correct("convergio.void", customer, event_id, source, None)
+
+    async def amend(
+        self,
+        customer: str,
+        event_id: str,
+        data: Mapping[str, object],
+        *,
+        source: str | None = None,
+    ) -> str:
+        """Let an event count with these properties instead, all of them; as `void` otherwise."""
+        return await self._correct("convergio.amend", customer, event_id, source, data)
+
     @asynccontextmanager
     async def authorize(
         self, customer: str, meter: str, quantity: Quantity = 1
@@ -111,9 +123,22 @@ class AsyncConvergio:
             raise
         await self.commit(permit)
 
-    async def reserve(self, customer: str, meter: str, quantity: Quantity = 1) -> Permit:
-        """Hold quota until `commit`, `release` or its expiry. Raises: Denied, Unavailable."""
-        return await self._run(flows.reserve(customer, meter, quantity, self._engine.patience))
+    async def reserve(
+        self,
+        customer: str,
+        meter: str,
+        quantity: Quantity = 1,
+        *,
+        id: str | None = None,  # noqa: A002 - as an event's own id
+    ) -> Permit:
+        """Hold quota until `commit`, `release` or its expiry.
+
+        With an `id` of your own, asking again with it, from any process, is the same hold.
+        Raises: Invalid, Denied, Rejected, Unavailable.
+        """
+        ask_id = self._engine.new_id() if id is None else id
+        patience = self._engine.patience
+        return await self._run(flows.reserve(customer, meter, quantity, ask_id, patience))
 
     async def commit(self, permit: Permit, used: Quantity | None = None) -> None:
         """Count what was really used; twice is once. With a spool, a durable intent.
@@ -125,6 +150,21 @@ class AsyncConvergio:
     async def release(self, permit: Permit) -> None:
         """Give back what is held; twice is once. Raises: as `commit`."""
         await self._settle("release", permit, None)
+
+    @asynccontextmanager
+    async def lease(
+        self, customer: str, meter: str, *, wanted: int = WANTED
+    ) -> AsyncIterator[Lease]:
+        """Take a slice of a quota and decide in this process while the block runs.
+
+        `take`, `done` and `give_back` of what it yields never wait; a thread of its own renews the
+        lease. Hold one for a customer and meter in each process: see `convergio_client.lease`.
+        """
+        held = await asyncio.to_thread(Lease, self._engine.send, customer, meter, wanted=wanted)
+        try:
+            yield held
+        finally:
+            await asyncio.shield(asyncio.to_thread(held.close))
 
     async def quota(self, customer: str, meter: str) -> Quota:
         """Return a quota now. Raises: Rejected, Unavailable."""
@@ -139,13 +179,21 @@ class AsyncConvergio:
         start: datetime | None = None,
         end: datetime | None = None,
         time_zone: str = "UTC",
+        by_group: bool = False,
     ) -> list[Usage]:
         """Return usage in buckets of local time, right to the last committed event.
 
+        `by_group` splits each bucket by what the meter groups by.
         Raises: Invalid, Rejected, Unavailable.
         """
         call = protocol.ask_usage(
-            meter, customer=customer, by=by, start=start, end=end, time_zone=time_zone
+            meter,
+            customer=customer,
+            by=by,
+            start=start,
+            end=end,
+            time_zone=time_zone,
+            by_group=by_group,
         )
         return await self._run(flows.usage(call, self._engine.patience))
 
@@ -189,11 +237,24 @@ class AsyncConvergio:
         """Name the server, never the key."""
         return f"AsyncConvergio({self._engine.url!r})"
 
-    async def _keep(self, item: Item) -> bool:
+    async def _keep(self, *items: Item) -> bool:
         """Write to the spool in a thread; a canceled caller does not undo the write."""
         if self._engine.spool is None:
             return False
-        return await asyncio.shield(asyncio.to_thread(self._engine.keep, item))
+        return await asyncio.shield(asyncio.to_thread(self._engine.keep, *items))
+
+    async def _correct(
+        self,
+        kind: str,
+        customer: str,
+        of: str,
+        source: str | None,
+        data: Mapping[str, object] | None,
+    ) -> str:
+        item = self._engine.correction(kind, customer, of, source, data)
+        if not await self._keep(item):
+            await self._run(flows.count(item.body, self._engine.patience))
+        return item.target
 
     async def _settle(self, kind: str, permit: Permit, used: Quantity | None) -> None:
         item = self._engine.settlement(kind, permit, used)
@@ -225,7 +286,11 @@ class AsyncConvergio:
     async def _send(self, call: Call) -> Reply | Silence:
         try:
             response = await self._http.request(
-                call.method, call.path, content=call.body, params=call.query or None
+                call.method,
+                call.path,
+                content=call.body,
+                params=call.query or None,
+                headers=call.headers,
             )
         except (httpx.TransportError, httpx.DecodingError) as error:
             return engine.silence(error)

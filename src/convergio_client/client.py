@@ -13,36 +13,28 @@ server at once, and raises when the server cannot be reached within `patience_se
 import atexit
 import logging
 import time as time_module
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self, TypeVar, Unpack
 
 import httpx
 
 from convergio_client import flows, protocol
-from convergio_client.engine import (
-    CLOSE_SECONDS,
-    PATIENCE_SECONDS,
-    SOURCE,
-    TIMEOUT_SECONDS,
-    Engine,
-)
+from convergio_client.engine import CLOSE_SECONDS, Engine, Options
 from convergio_client.errors import ClientError
 from convergio_client.flows import Flow, Pause
 from convergio_client.lease import WANTED, Lease
 from convergio_client.model import (
     Backlog,
-    OnRejected,
+    Event,
     Permit,
     Quantity,
     Quota,
     Rejection,
     Usage,
 )
-from convergio_client.spool import Spool
 
 T = TypeVar("T")
 _log: Final = logging.getLogger("convergio_client")
@@ -56,30 +48,16 @@ class Convergio:
         url: str,
         key: str,
         *,
-        source: str = SOURCE,
-        spool: Spool | str | Path | None = None,
-        timeout_seconds: float = TIMEOUT_SECONDS,
-        patience_seconds: float = PATIENCE_SECONDS,
-        on_rejected: OnRejected | None = None,
         flush_at_exit: bool = False,
         transport: httpx.BaseTransport | None = None,
+        **options: Unpack[Options],
     ) -> None:
-        """Name the server, the key and, for durable tracking, the spool's file.
+        """Name the server, the key and, for durable tracking, `spool=` the spool's file.
 
-        `source` names this program in every event. `timeout_seconds` is for one request,
-        `patience_seconds` for the pauses between repeated ones. `flush_at_exit` closes the client
+        The options are in `convergio_client.engine.Options`. `flush_at_exit` closes the client
         when the interpreter ends. Raises: Invalid.
         """
-        self._engine = Engine(
-            url,
-            key,
-            source=source,
-            spool=spool,
-            timeout_seconds=timeout_seconds,
-            patience_seconds=patience_seconds,
-            on_rejected=on_rejected,
-            transport=transport,
-        )
+        self._engine = Engine(url, key, transport, **options)
         if flush_at_exit:
             atexit.register(self.close)
 
@@ -103,6 +81,37 @@ class Convergio:
             self._run(flows.count(item.body, self._engine.patience))
         return item.target
 
+    def track_many(self, events: Iterable[Event]) -> list[str]:
+        """Report many events at once; return their ids, in order. Each is counted exactly once.
+
+        With a spool all of them are stored, or none. Without one all are sent, and one that is
+        refused does not keep the others from being counted.
+        Raises: Invalid, SpoolFull, SpoolBroken, Closed; without a spool SomeRejected, Unavailable.
+        """
+        items = self._engine.events(events)
+        if not self._engine.keep(*items):
+            self._run(flows.count_many(items, self._engine.patience))
+        return [item.target for item in items]
+
+    def void(self, customer: str, event_id: str, *, source: str | None = None) -> str:
+        """Take an event back, counted or still to come; return the correction's own id.
+
+        `source` is the event's, when another program sent it. The key needs the scope
+        `usage:correct`. Raises: as `track`.
+        """
+        return self._correct("convergio.void", customer, event_id, source, None)
+
+    def amend(
+        self,
+        customer: str,
+        event_id: str,
+        data: Mapping[str, object],
+        *,
+        source: str | None = None,
+    ) -> str:
+        """Let an event count with these properties instead, all of them; as `void` otherwise."""
+        return self._correct("convergio.amend", customer, event_id, source, data)
+
     @contextmanager
     def authorize(self, customer: str, meter: str, quantity: Quantity = 1) -> Iterator[Permit]:
         """Hold quota while the block runs; count it when the block ends well, else give it back.
@@ -117,9 +126,22 @@ class Convergio:
             raise
         self.commit(permit)
 
-    def reserve(self, customer: str, meter: str, quantity: Quantity = 1) -> Permit:
-        """Hold quota until `commit`, `release` or its expiry. Raises: Denied, Unavailable."""
-        return self._run(flows.reserve(customer, meter, quantity, self._engine.patience))
+    def reserve(
+        self,
+        customer: str,
+        meter: str,
+        quantity: Quantity = 1,
+        *,
+        id: str | None = None,  # noqa: A002 - as an event's own id
+    ) -> Permit:
+        """Hold quota until `commit`, `release` or its expiry.
+
+        With an `id` of your own, asking again with it, from any process, is the same hold.
+        Raises: Invalid, Denied, Rejected, Unavailable.
+        """
+        ask_id = self._engine.new_id() if id is None else id
+        patience = self._engine.patience
+        return self._run(flows.reserve(customer, meter, quantity, ask_id, patience))
 
     def commit(self, permit: Permit, used: Quantity | None = None) -> None:
         """Count what was really used; twice is once. With a spool, a durable intent.
@@ -152,13 +174,21 @@ class Convergio:
         start: datetime | None = None,
         end: datetime | None = None,
         time_zone: str = "UTC",
+        by_group: bool = False,
     ) -> list[Usage]:
         """Return usage in buckets of local time, right to the last committed event.
 
+        `by_group` splits each bucket by what the meter groups by.
         Raises: Invalid, Rejected, Unavailable.
         """
         call = protocol.ask_usage(
-            meter, customer=customer, by=by, start=start, end=end, time_zone=time_zone
+            meter,
+            customer=customer,
+            by=by,
+            start=start,
+            end=end,
+            time_zone=time_zone,
+            by_group=by_group,
         )
         return self._run(flows.usage(call, self._engine.patience))
 
@@ -201,6 +231,19 @@ class Convergio:
     def __repr__(self) -> str:
         """Name the server, never the key."""
         return f"Convergio({self._engine.url!r})"
+
+    def _correct(
+        self,
+        kind: str,
+        customer: str,
+        of: str,
+        source: str | None,
+        data: Mapping[str, object] | None,
+    ) -> str:
+        item = self._engine.correction(kind, customer, of, source, data)
+        if not self._engine.keep(item):
+            self._run(flows.count(item.body, self._engine.patience))
+        return item.target
 
     def _settle(self, kind: str, permit: Permit, used: Quantity | None) -> None:
         item = self._engine.settlement(kind, permit, used)

@@ -4,10 +4,10 @@ Nothing here waits for the network. The key is kept out of every `repr` and log 
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 from urllib.parse import urlsplit
 
 import httpx
@@ -16,7 +16,7 @@ from convergio_client import clock, protocol
 from convergio_client.delivery import Delivery
 from convergio_client.errors import Closed, Invalid
 from convergio_client.flows import Patience
-from convergio_client.model import Backlog, OnRejected, Permit, Quantity
+from convergio_client.model import Backlog, Event, OnRejected, Permit, Quantity
 from convergio_client.protocol import Call, Reply, Silence
 from convergio_client.spool import EVENT, Item, Spool
 
@@ -26,6 +26,21 @@ PATIENCE_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 5.0
 
 
+class Options(TypedDict, total=False):
+    """What both clients take by keyword.
+
+    `source` names the program in every event, `spool` is the file (or `Spool`) for durable
+    tracking. `timeout_seconds` is for one request, `patience_seconds` for the pauses between
+    repeated ones. `on_rejected` is told of what the server refused for good.
+    """
+
+    source: str
+    spool: Spool | str | Path | None
+    timeout_seconds: float
+    patience_seconds: float
+    on_rejected: OnRejected | None
+
+
 class Engine:
     """The state of a client, sync or async."""
 
@@ -33,13 +48,13 @@ class Engine:
         self,
         url: str,
         key: str,
-        *,
-        source: str,
-        spool: Spool | str | Path | None,
-        timeout_seconds: float,
-        patience_seconds: float,
-        on_rejected: OnRejected | None,
         transport: httpx.BaseTransport | None,
+        *,
+        source: str = SOURCE,
+        spool: Spool | str | Path | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
+        on_rejected: OnRejected | None = None,
     ) -> None:
         """Check the settings; `transport` carries what the spool sends."""
         self.url = _checked_url(url)
@@ -85,7 +100,11 @@ class Engine:
         """Make one request, blocking."""
         try:
             response = self.http().request(
-                call.method, call.path, content=call.body, params=call.query or None
+                call.method,
+                call.path,
+                content=call.body,
+                params=call.query or None,
+                headers=call.headers,
             )
         except (httpx.TransportError, httpx.DecodingError) as error:
             return silence(error)
@@ -113,6 +132,35 @@ class Engine:
         )
         return Item(EVENT, name, body)
 
+    @staticmethod
+    def new_id() -> str:
+        """Return an id for an event or a question; it begins with the time."""
+        return str(clock.new_id(clock.now()))
+
+    def events(self, events: Iterable[Event]) -> list[Item]:
+        """Return many events, each with its id and time fixed. Raises: Invalid."""
+        return [
+            self.event(one.customer, one.type, one.data, event_id=one.id, time=one.time)
+            for one in events
+        ]
+
+    def correction(
+        self,
+        kind: str,
+        customer: str,
+        event_id: str,
+        source: str | None,
+        data: Mapping[str, object] | None,
+    ) -> Item:
+        """Return the event that corrects another one, by default one of this client's own.
+
+        Raises: Invalid.
+        """
+        of: dict[str, object] = {"id": event_id, "source": source or self.source}
+        if data is not None:
+            of["data"] = dict(data)
+        return self.event(customer, kind, of, event_id=None, time=None)
+
     def settlement(self, kind: str, permit: Permit, used: Quantity | None) -> Item:
         """Return the intent to commit or release a permit. Raises: Invalid."""
         actual = None
@@ -120,14 +168,14 @@ class Engine:
             actual = next((n for n in (used, permit.used) if n is not None), permit.quantity)
         return Item(kind, permit.reservation, protocol.settlement_body(permit.customer, actual))
 
-    def keep(self, item: Item) -> bool:
-        """Store an item durably, when there is a spool; False when there is none.
+    def keep(self, *items: Item) -> bool:
+        """Store items durably, all or none, when there is a spool; False when there is none.
 
         Raises: SpoolFull, SpoolBroken, Closed.
         """
         if self.spool is None or self.delivery is None:
             return False
-        self.spool.add([item])
+        self.spool.add(items)
         self.delivery.wake()
         return True
 

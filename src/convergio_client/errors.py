@@ -8,6 +8,7 @@
     |   |-- NoSubscription ... the customer has no live subscription
     |   `-- SpendCap       ... the cap on overage, in money, is reached
     |-- Rejected           the server refused it for good; sending it again changes nothing
+    |   `-- SomeRejected   ... some events of `track_many`; the others are counted
     |-- Unauthorized       the key is missing, wrong or lacks a scope
     |-- Unavailable        no answer, or not now; the same call may be repeated
     |-- SpoolFull          the spool is at its limit and nothing was stored
@@ -18,7 +19,10 @@ Invariant: an event that `track` did not raise for is either counted or still in
 the spool's list of rejected ones with its reason.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
+
+from convergio_client.model import Refusal
 
 
 class ClientError(Exception):
@@ -78,6 +82,17 @@ class Rejected(ClientError):
         self.detail = detail
         self.status = status
         self.field = field
+
+
+class SomeRejected(Rejected):
+    """Some of many events were refused for good; every other one is counted."""
+
+    def __init__(self, refusals: Sequence[Refusal]) -> None:
+        """Keep which, and why; the error's own code is that of the first."""
+        first = refusals[0]
+        detail = f"{len(refusals)} of the events, first {first.id}: {first.detail}"
+        super().__init__(first.reason, detail)
+        self.refusals = tuple(refusals)
 
 
 class Unauthorized(Rejected):

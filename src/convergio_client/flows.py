@@ -5,14 +5,15 @@ It never does I/O: `client.py` runs flows with a blocking connection, `aio.py` w
 """
 
 import random
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from convergio_client import protocol
-from convergio_client.errors import Rejected, Unavailable
-from convergio_client.model import Permit, Quantity, Quota, Usage
+from convergio_client.errors import Rejected, SomeRejected, Unavailable
+from convergio_client.model import Permit, Quantity, Quota, Refusal, Usage, Verdict
 from convergio_client.protocol import Call, Reply, Silence
+from convergio_client.spool import Item
 
 T = TypeVar("T")
 _random: Final = random.SystemRandom()
@@ -71,13 +72,37 @@ def answered(call: Call, patience: Patience) -> Flow[Reply]:
         yield Pause(pause)
 
 
-def count(event: bytes, patience: Patience) -> Flow[None]:
-    """Send one event now. Raises: Rejected, Unauthorized, Unavailable."""
-    reply = yield from answered(protocol.ingest([event]), patience)
-    found = protocol.verdicts(reply, 1)
+def _sent(events: Sequence[bytes], patience: Patience) -> Flow[list[Verdict]]:
+    """Send events in one request. Raises: Rejected, Unauthorized, Unavailable."""
+    reply = yield from answered(protocol.ingest(events), patience)
+    found = protocol.verdicts(reply, len(events))
     if found is None:
         protocol.raise_for(reply)
-        raise Unavailable("the server did not say what became of the event")
+        raise Unavailable("the server did not say what became of the events")
+    return found
+
+
+def count_many(items: Sequence[Item], patience: Patience) -> Flow[None]:
+    """Send events now, as many requests as they need; all are tried.
+
+    Raises: SomeRejected, Rejected, Unauthorized, Unavailable. After the last three some may be
+    counted: repeating the call with the same ids is safe.
+    """
+    refusals: list[Refusal] = []
+    place = 0
+    for batch in protocol.batches([item.body for item in items]):
+        for verdict in (yield from _sent(batch, patience)):
+            if not verdict.counted:
+                reason = verdict.reason or verdict.status
+                refusals.append(Refusal(items[place].target, reason, verdict.detail))
+            place += 1
+    if refusals:
+        raise SomeRejected(refusals)
+
+
+def count(event: bytes, patience: Patience) -> Flow[None]:
+    """Send one event now. Raises: Rejected, Unauthorized, Unavailable."""
+    found = yield from _sent([event], patience)
     if not found[0].counted:
         status = 409 if found[0].status == "conflict" else 422
         raise Rejected(
@@ -86,13 +111,15 @@ def count(event: bytes, patience: Patience) -> Flow[None]:
         )  # fmt: skip
 
 
-def reserve(customer: str, meter: str, quantity: Quantity, patience: Patience) -> Flow[Permit]:
+def reserve(
+    customer: str, meter: str, quantity: Quantity, ask_id: str, patience: Patience
+) -> Flow[Permit]:
     """Hold a quantity. Raises: Denied, Rejected, Unavailable.
 
-    A repeated question may leave a first hold behind that was never answered; it expires by
-    itself, and until then it can only make the quota smaller.
+    The question is repeated with its id until it is answered, so it holds once however often.
     """
-    reply = yield from answered(protocol.authorize(customer, meter, quantity), patience)
+    call = protocol.authorize(customer, meter, quantity, ask_id)
+    reply = yield from answered(call, patience)
     return protocol.permit(reply, customer, meter, quantity)
 
 

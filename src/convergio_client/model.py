@@ -3,12 +3,23 @@
 Quantities are exact: `int`, `Decimal` or decimal text, never a float.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
 Quantity = int | str | Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, for `track_many`; id and time as in `track`."""
+
+    customer: str
+    type: str
+    data: Mapping[str, object] | None = None
+    id: str | None = None
+    time: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -43,11 +54,15 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Metered usage of one bucket of time."""
+    """Metered usage of one bucket of time, and of one group where it was asked for by group.
+
+    `group` has a value for each property that the meter groups by; None where an event had none.
+    """
 
     start: datetime
     quantity: Decimal
     events: int
+    group: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +78,15 @@ class Verdict:
     def counted(self) -> bool:
         """Whether the server has the event, from this request or an earlier one."""
         return self.status in {"accepted", "duplicate"}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One event of `track_many` that the server refused for good, and why."""
+
+    id: str
+    reason: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ The sync and the async client, and the thread that empties the spool, all speak 
 module, so that they cannot disagree.
 """
 
+import gzip
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +32,9 @@ from convergio_client.model import Permit, Quantity, Quota, Usage, Verdict
 BATCH_ROWS_MAX: Final = 1_000
 BATCH_SIZE_MAX: Final = 4 * 1024 * 1024
 EVENT_SIZE_MAX: Final = 256 * 1024
+GZIP_SIZE_MIN: Final = 64 * 1024
 TEXT_SIZE_MAX: Final = 255
+ASK_ID_SIZE_MAX: Final = 128
 _TEMPORARY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _QUANTITY: Final = re.compile(r"(0|[1-9][0-9]{0,28})(\.[0-9]{1,9})?", re.ASCII)
 _OK: Final = 200
@@ -47,6 +50,12 @@ class Call:
     path: str
     body: bytes | None = None
     query: tuple[tuple[str, str], ...] = ()
+    encoding: str | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that this request has beside those of every one."""
+        return {} if self.encoding is None else {"content-encoding": self.encoding}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +145,24 @@ def event(
 
 
 def ingest(events: Sequence[bytes]) -> Call:
-    """Send events that `event` made."""
-    return Call("POST", "/v1/events", b"[" + b",".join(events) + b"]")
+    """Send events that `event` made; a large batch is packed, for it is mostly repetition."""
+    body = b"[" + b",".join(events) + b"]"
+    if len(body) < GZIP_SIZE_MIN:
+        return Call("POST", "/v1/events", body)
+    packed = gzip.compress(body, compresslevel=1, mtime=0)
+    return Call("POST", "/v1/events", packed, encoding="gzip")
+
+
+def batches(events: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Yield events in order, in batches that fit into a request."""
+    begin = size = 0
+    for place, body in enumerate(events):
+        if place - begin == BATCH_ROWS_MAX or (place > begin and size + len(body) > BATCH_SIZE_MAX):
+            yield events[begin:place]
+            begin, size = place, 0
+        size += len(body)
+    if begin < len(events):
+        yield events[begin:]
 
 
 def verdicts(reply: Reply, count: int) -> list[Verdict] | None:
@@ -167,9 +192,12 @@ def verdicts(reply: Reply, count: int) -> list[Verdict] | None:
     return told
 
 
-def authorize(customer: str, meter: str, quantity: Quantity) -> Call:
-    """Ask the server to hold a quantity."""
-    body = {"customer": customer, "meter": meter, "quantity": quantity_text(quantity)}
+def authorize(customer: str, meter: str, quantity: Quantity, ask_id: str) -> Call:
+    """Ask the server to hold a quantity, once however often the same id asks. Raises: Invalid."""
+    if not 0 < len(ask_id) <= ASK_ID_SIZE_MAX or "\0" in ask_id:
+        raise Invalid(f"the id of an ask is text of 1 to {ASK_ID_SIZE_MAX} characters without NUL")
+    asked = quantity_text(quantity)
+    body = {"customer": customer, "meter": meter, "quantity": asked, "id": ask_id}
     return Call("POST", "/v1/authorize", _encoded(body))
 
 
@@ -245,11 +273,14 @@ def ask_usage(
     start: datetime | None,
     end: datetime | None,
     time_zone: str,
+    by_group: bool = False,
 ) -> Call:
     """Ask for usage in buckets of local time. Raises: Invalid for an instant without zone."""
     query = [("meter", meter), ("by", by), ("time_zone", time_zone)]
     if customer is not None:
         query.append(("customer", customer))
+    if by_group:
+        query.append(("by_group", "true"))
     for name, instant in (("from", start), ("to", end)):
         if instant is not None and instant.tzinfo is None:
             raise Invalid(f"{name} needs its zone, as in datetime(..., tzinfo=UTC)")
@@ -267,6 +298,7 @@ def usage(reply: Reply) -> list[Usage]:
                 start=datetime.fromisoformat(row["start"]),
                 quantity=Decimal(row["quantity"]),
                 events=int(row["events"]),
+                group=tuple(json.loads(row.get("group", "[]"))),
             )
             for row in reply.document["usage"]
         ]

@@ -17,6 +17,7 @@ class Figure:
     """One line of the table. `ratio` compares with the work named in `of`.
 
     `ratio_min`, `value_min` and `value_max` are what it must reach; without one it only informs.
+    `aim` is what we would like, in words (DESIGN 7).
     """
 
     key: str
@@ -28,6 +29,7 @@ class Figure:
     ratio_min: float | None = None
     value_min: float | None = None
     value_max: float | None = None
+    aim: str = ""
 
     @property
     def reached(self) -> bool | None:
@@ -62,11 +64,12 @@ class Figure:
             "ratio": None if self.ratio is None else rounded(self.ratio),
             "of": self.of,
             "must": self.must,
+            "aim": self.aim,
             "reached": self.reached,
         }
 
 
-HEADINGS: Final = ("work", "figure", "unit", "ratio", "of", "must reach", "")
+HEADINGS: Final = ("work", "figure", "unit", "ratio", "of", "must reach", "aim", "")
 _RIGHT: Final = frozenset({"figure", "ratio"})
 
 
@@ -77,7 +80,8 @@ def cells(figure: Figure) -> tuple[str, ...]:
     if figure.ratio is not None and figure.ratio >= 10:  # noqa: PLR2004 - two digits say enough
         ratio = f"{figure.ratio:.0f}"
     return (
-        figure.work, number(figure.value), figure.unit, ratio, figure.of, figure.must, verdict,
+        figure.work, number(figure.value), figure.unit, ratio, figure.of, figure.must, figure.aim,
+        verdict,
     )  # fmt: skip
 
 

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Final
 
-from convergio.billing import actions as billing
-from convergio.billing.model import Report
+from convergio import wiring
+from convergio.billing.reporting import Report
 from convergio.catalog import actions as catalog
 from convergio.customers import actions as customers
 from convergio.entitlements.model import Allowed, Ask
@@ -92,8 +93,14 @@ def rows_of(app: App, made: Sequence[Event]) -> list[bytes]:
     return [b"".join((_SIGNATURE, *(row.data for row in b.rows), _TRAILER)) for b in batches]
 
 
-def copy(database: Database, data: Sequence[bytes], amount: int) -> float:
-    """Load what `ingest` would load, in the same batches and transactions, with nothing around."""
+def copy(database: Database, data: Sequence[bytes], amount: int, *, anew: bool = False) -> float:
+    """Load what `ingest` would load, in the same batches and transactions, with nothing around.
+
+    With `anew` the table is emptied before.
+    """
+    if anew:
+        with database.transaction() as tx:
+            tx.run(_YARDSTICKS["empty_bare"])
 
     def load() -> None:
         for each in data:
@@ -106,12 +113,13 @@ def copy(database: Database, data: Sequence[bytes], amount: int) -> float:
 class Naive:
     """INSERT an event, SUM the history for every check: the usual first design, and ours beside."""
 
-    def __init__(self, app: App, *, size: int, history: int) -> None:
-        """Give some customers the same long history in both designs."""
+    def __init__(self, app: App, *, size: int, history: int, tag: str = "") -> None:
+        """Give some customers the same long history in both designs; `tag` makes them new ones."""
         self._app = app
-        keys = [f"history-{place:03d}" for place in range(size)]
+        keys = [f"history-{tag}{place:03d}" for place in range(size)]
         subscribe(app, keys)
         with app.database.transaction() as tx:
+            tx.run(_YARDSTICKS["empty_naive"])
             self._ids = customers.ids_by_key(tx, keys)
             for customer_id in self._ids.values():
                 tx.run(
@@ -123,7 +131,7 @@ class Naive:
             for place in range(history)
             for key in keys
         ]
-        for batch in split(events(self._usage, "history"), BATCH):
+        for batch in split(events(self._usage, f"history{tag}"), BATCH):
             app.ingestor.ingest(batch, now=app.clock.now(), importing=True)
 
     def naive(self, checks: int) -> float:
@@ -149,7 +157,8 @@ class Naive:
 
     def _events(self, count: int, tag: str) -> list[Event]:
         now = self._app.clock.now()
-        return events([Usage(one.subject, now, {}) for one in self._usage[:count]], tag)
+        some = islice(cycle(self._usage), count)
+        return events([Usage(one.subject, now, {}) for one in some], tag)
 
     def asked(self, checks: int, tag: str) -> float:
         """Ask and count, `CALLERS` events at a time, as a server's batches would be."""
@@ -199,12 +208,5 @@ def rating(charges: int) -> float:
 def bill(app: App, as_of: datetime) -> tuple[float, Report]:
     """Bill what is owed at an instant; return invoices a second and the report."""
     begin = stopwatch()
-    report = billing.run(
-        app.database,
-        as_of=as_of,
-        now=as_of,
-        seller=app.settings.seller,
-        keyring=app.keyring,
-        grace=app.grace,
-    )
+    report = wiring.bill(app, as_of=as_of, now=as_of)
     return report.invoices / (stopwatch() - begin), report

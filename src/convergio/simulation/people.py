@@ -39,7 +39,7 @@ class _Place(NamedTuple):
     locale: str
     time_zone: str
     streets: tuple[str, ...]
-    cities: tuple[str, ...]
+    cities: tuple[tuple[str, str, str | None], ...]  # postal code, city, region
     given: tuple[str, ...]
     family: tuple[str, ...]
 
@@ -48,28 +48,40 @@ _PLACES: Final = (
     _Place(
         "IT", "it", "Europe/Rome",
         ("Via dei Faggi", "Via della Fonte", "Viale dei Pini", "Corso Vecchio"),
-        ("20121 Milano", "10121 Torino", "40121 Bologna", "80121 Napoli"),
+        (
+            ("20121", "Milano", "MI"), ("10121", "Torino", "TO"), ("40121", "Bologna", "BO"),
+            ("80121", "Napoli", "NA"),
+        ),
         ("Giulia", "Marco", "Chiara", "Luca", "Elena", "Niccolò", "Sofia", "Davide"),
         ("Conti", "Ferri", "Galli", "Marini", "Rinaldi", "Serra", "Testa", "Villa"),
     ),
     _Place(
         "GB", "en", "Europe/London",
         ("Mill Lane", "Orchard Road", "Station Road", "Chapel Street"),
-        ("Leeds LS1 4AP", "Bristol BS1 5TR", "London N1 9GU", "York YO1 7HH"),
+        (
+            ("LS1 4AP", "Leeds", None), ("BS1 5TR", "Bristol", None), ("N1 9GU", "London", None),
+            ("YO1 7HH", "York", None),
+        ),
         ("Amelia", "Oliver", "Freya", "Harry", "Imogen", "Callum", "Nia", "Rhys"),
         ("Ashdown", "Barlow", "Croft", "Hargreave", "Kendal", "Penrose", "Thorne", "Whitby"),
     ),
     _Place(
         "US", "en", "America/New_York",
         ("Maple Avenue", "Cedar Street", "Harbor Road", "Lincoln Drive"),
-        ("Boston, MA 02108", "Austin, TX 78701", "Denver, CO 80202", "Portland, OR 97204"),
+        (
+            ("02108", "Boston", "MA"), ("78701", "Austin", "TX"), ("80202", "Denver", "CO"),
+            ("97204", "Portland", "OR"),
+        ),
         ("Ava", "Mason", "Zoe", "Logan", "Naomi", "Elijah", "Ruth", "Diego"),
         ("Abbott", "Calloway", "Dalton", "Iverson", "Merritt", "Ortega", "Sutton", "Walsh"),
     ),
     _Place(
         "DE", "en", "Europe/Berlin",
         ("Lindenweg", "Ahornallee", "Bergstraße", "Gartenweg"),
-        ("10115 Berlin", "20095 Hamburg", "50667 Köln", "80331 München"),
+        (
+            ("10115", "Berlin", None), ("20095", "Hamburg", None), ("50667", "Köln", None),
+            ("80331", "München", None),
+        ),
         ("Lena", "Jonas", "Mia", "Felix", "Hannah", "Paul", "Jördis", "Emil"),
         ("Albrecht", "Brandt", "Förster", "Hartmann", "Keller", "Lorenz", "Seidel", "Vogt"),
     ),
@@ -89,7 +101,13 @@ class Person:
     key: str
     name: str
     email: str
-    address: str
+    street: str
+    postal_code: str
+    city: str
+    region: str | None
+    tax_id: str | None
+    sdi_code: str | None
+    purchase_order: str | None
     country: str
     locale: str
     time_zone: str
@@ -156,13 +174,21 @@ def _person(
     mail = f"{given}.{family}.{number}@mail.example".lower()
     leaves = joined + timedelta(days=_STAYS_DAYS_MIN, seconds=chance.randrange(5_000_000))
     goes = chance.random() < _LEAVES and leaves < until
+    is_company = plan in {"team", "enterprise"}
     mends = token in {Token.DECLINED, Token.STOLEN} and chance.random() < _MENDS
+    street = f"{chance.choice(where.streets)} {chance.randint(1, 90)}"
+    postal_code, city, region = chance.choice(where.cities)
     return Person(
         key=f"user-{number:04d}",
-        name=company if plan in {"team", "enterprise"} else f"{given} {family}",
+        name=company if is_company else f"{given} {family}",
         email=normalize("NFKD", mail).encode("ascii", "ignore").decode(),
-        address=f"{chance.choice(where.streets)} {chance.randint(1, 90)}\n"
-        f"{chance.choice(where.cities)}",
+        street=street,
+        postal_code=postal_code,
+        city=city,
+        region=region,
+        tax_id=_vat_number(where.country, number) if is_company else None,
+        sdi_code=f"CVG{number % 10_000:04d}" if is_company and where.country == "IT" else None,
+        purchase_order=f"PO-{number:04d}" if plan == "enterprise" else None,
         country=where.country,
         locale=where.locale,
         time_zone=where.time_zone,
@@ -175,6 +201,20 @@ def _person(
         leaves_at_once=chance.random() < _LEAVES_AT_ONCE,
         questions=_appetite(chance, plan),
     )
+
+
+def _vat_number(country: str, number: int) -> str | None:
+    """Return an invented VAT number whose check digit is right, where this world has them."""
+    if country == "IT":  # Luhn
+        body = f"9{number:06d}015"
+        doubled = [int(sign) * (1 + at % 2) for at, sign in enumerate(body)]
+        return f"IT{body}{-sum(one // 10 + one % 10 for one in doubled) % 10}"
+    if country == "DE":  # ISO 7064, modulus 11 and 10
+        body, left = f"9{number:07d}", 10
+        for sign in body:
+            left = 2 * ((int(sign) + left) % 10 or 10) % 11
+        return f"DE{body}{(11 - left) % 10}"
+    return None
 
 
 def _appetite(chance: Random, plan: str) -> float:

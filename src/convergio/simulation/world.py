@@ -19,7 +19,7 @@ from uuid import UUID
 from convergio.billing import actions as billing
 from convergio.customers import actions as customers
 from convergio.entitlements import actions as entitlements
-from convergio.entitlements.model import Allowed, Ask
+from convergio.entitlements.model import Allowed, Ask, Denied
 from convergio.infra.clock import VirtualClock
 from convergio.infra.db import Tx
 from convergio.infra.ids import typeid
@@ -221,7 +221,13 @@ class World:
                 currency=CURRENCY,
                 name=person.name,
                 email=person.email,
-                address=person.address,
+                street=person.street,
+                postal_code=person.postal_code,
+                city=person.city,
+                region=person.region,
+                tax_id=person.tax_id,
+                sdi_code=person.sdi_code,
+                purchase_order=person.purchase_order,
                 country=person.country,
                 locale=person.locale,
             )
@@ -269,7 +275,8 @@ class World:
                 self.tally.decisions["allowed"] += 1
                 self._held.append((one, decision))
             else:
-                self.tally.decisions[decision.reason] += 1
+                told = decision.reason if isinstance(decision, Denied) else decision.error.code
+                self.tally.decisions[told] += 1
                 self._tempt(self._lives[one.customer_key])
 
     def _tempt(self, life: _Life) -> None:

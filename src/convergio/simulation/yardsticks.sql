@@ -8,6 +8,14 @@ COPY bench_bare
     (customer_id, event_key, type, occurred_at, received_at, properties, source, event_id)
 FROM STDIN (FORMAT BINARY);
 
+-- name: empty_bare#
+-- Begin again with nothing in it.
+TRUNCATE bench_bare;
+
+-- name: empty_naive#
+-- Begin again without history.
+TRUNCATE bench_naive;
+
 -- name: make_naive#
 -- The usual first design: one row an event, and a sum whenever somebody asks.
 CREATE TABLE bench_naive (
