@@ -4,11 +4,14 @@ Everything that an edge needs is built here once: the database (embedded unless 
 otherwise), its schema, the keyring, the gateways, the hot-path caches. Nothing below knows how.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from convergio.billing import actions as billing
+from convergio.billing.reporting import Report
 from convergio.catalog import actions as catalog
 from convergio.crypto.actions import Keyring, open_keyring
 from convergio.entitlements.actions import Gate
@@ -18,6 +21,7 @@ from convergio.infra.clock import Clock, SystemClock
 from convergio.infra.db import Database
 from convergio.infra.settings import Settings
 from convergio.metering.ingest import Ingestor
+from convergio.payments import actions as payments
 from convergio.payments.gateways.protocol import Gateway
 from convergio.payments.gateways.sandbox import Sandbox
 
@@ -87,3 +91,27 @@ def opened(
             gate=Gate(database, ingestor, hold_seconds=settings.reservation_seconds),
             keys=KeyCache(),
         )
+
+
+def bill(
+    app: App,
+    *,
+    as_of: datetime,
+    now: datetime,
+    dry_run: bool = False,
+    progress: billing.Progress | None = None,
+    workers: int | None = None,
+) -> Report:
+    """Run the billing (`billing.actions.run`) in so many processes, or as many as are set."""
+    return billing.run(
+        app.database,
+        as_of=as_of,
+        now=now,
+        seller=app.settings.seller,
+        keyring=app.keyring,
+        grace=app.grace,
+        can_pay=payments.payable,
+        dry_run=dry_run,
+        progress=progress,
+        workers=workers or app.settings.billing_workers or len(os.sched_getaffinity(0)),
+    )

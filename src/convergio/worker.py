@@ -1,19 +1,23 @@
-"""The scheduled work of a running product: billing, collection, expiry, renewal of the forgotten.
+"""The scheduled work of a running product: billing, collection, documents, expiry, sweeping.
 
 Every chore is safe to run twice, at once in two workers, and to be killed at any point: each is a
 room's own verb that says so. The worker only decides when.
 """
 
 import asyncio
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 from convergio.billing import actions as billing
+from convergio.billing import rendering
 from convergio.entitlements import actions as entitlements
-from convergio.infra import log
+from convergio.infra import answers, log
 from convergio.infra.jobs import Chore, application
 from convergio.metering import retention
 from convergio.payments import actions as payments
 from convergio.wiring import App
+from convergio.wiring import bill as run_billing
 
 _log = log.logger("worker")
 GRACEFUL_SECONDS: Final = 20
@@ -24,15 +28,7 @@ def chores(product: App) -> dict[str, Chore]:
 
     def bill() -> None:
         now = product.clock.now()
-        report = billing.run(
-            product.database,
-            as_of=now,
-            now=now,
-            seller=product.settings.seller,
-            keyring=product.keyring,
-            grace=product.grace,
-            can_pay=payments.payable,
-        )
+        report = run_billing(product, as_of=now, now=now)
         _log.info("billed", **billing.report_value(report))
 
     def collect() -> None:
@@ -62,12 +58,34 @@ def chores(product: App) -> dict[str, Chore]:
         ):
             _log.info("retained", month=done.month, file=done.file, events=done.deleted)
 
+    def forget() -> None:
+        gone = answers.sweep(product.database, now=product.clock.now())
+        if gone:
+            _log.info("forgotten", answers=gone)
+
     return {
         "convergio.bill": Chore("7 * * * *", bill),
         "convergio.collect": Chore("*/15 * * * *", collect),
         "convergio.expire_reservations": Chore("* * * * *", expire),
         "convergio.retain_usage": Chore("23 3 * * *", retain),
+        "convergio.forget_answers": Chore("41 * * * *", forget),
+        "convergio.render_documents": Chore("19 * * * *", partial(_document, product)),
     }
+
+
+def _document(product: App) -> None:
+    """Write new documents to the folder for them; without one they are rendered when asked for."""
+    settings = product.settings
+    if settings.documents_folder:
+        done = rendering.render_new(
+            product.database,
+            product.keyring,
+            settings.seller,
+            Path(settings.documents_folder),
+            now=product.clock.now(),
+        )
+        if done.written:
+            _log.info("documented", written=done.written)
 
 
 def run(product: App) -> None:

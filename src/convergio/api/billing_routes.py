@@ -1,8 +1,9 @@
-"""Changes of subscriptions, previews, explanations and credit notes over HTTP.
+"""Invoices and credit notes over HTTP: read, explain, preview, credit, void and give up.
 
 A handler reads its parameters, opens one transaction, calls one action and renders.
 """
 
+from datetime import date
 from typing import Any, Final
 from uuid import UUID
 
@@ -10,40 +11,27 @@ import msgspec
 from litestar import get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
+from convergio.api import paging
+from convergio.api.once import once
 from convergio.api.requests import Anyone, PageSize, Text, needs, principal_of, product_of
 from convergio.api.security import own, unbound
 from convergio.billing import actions as billing
 from convergio.billing import correcting, explaining
-from convergio.billing.errors import unknown_invoice
-from convergio.billing.model import CreditKind, Invoice, Voiding
+from convergio.billing.errors import unknown_invoice, unknown_note
+from convergio.billing.model import CreditKind, Invoice, InvoiceLine, Status, TaxRow, Voiding
 from convergio.customers import actions as customers
 from convergio.identity.model import Principal, Scope
+from convergio.infra import ids
 from convergio.infra.db import Tx
-from convergio.kernel.errors import Invalid, NotFound
+from convergio.kernel.errors import Invalid
 from convergio.kernel.money import Money
-from convergio.kernel.periods import parse_instant
+from convergio.kernel.periods import instant_text, parse_instant
+from convergio.kernel.quantity import quantity_text
 from convergio.payments import actions as payments
-from convergio.subscriptions import actions as subscriptions
-from convergio.subscriptions import changes
 from convergio.subscriptions.model import When
 from convergio.wiring import App
 
 _LINE_DIGITS_MAX: Final = 9
-
-
-class ChangeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Another plan or number of seats; without `when`, more takes effect now and less later."""
-
-    customer: Text
-    plan: Text | None = None
-    seats: int | None = None
-    when: When | None = None
-
-
-class WhoseBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Whose subscription."""
-
-    customer: Text
 
 
 class CreditBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,58 +49,75 @@ class VoidBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     how: Voiding
 
 
-@get("/v1/subscriptions", opt=needs(Scope.SUBSCRIPTIONS_READ), sync_to_thread=True)
-def show_subscriptions(request: Anyone, customer: FromQuery[str]) -> dict[str, Any]:
-    """Return a customer's subscriptions, the oldest first, with the change that waits."""
+@get("/v1/invoices", opt=needs(Scope.INVOICES_READ), sync_to_thread=True)
+def list_invoices(
+    request: Anyone,
+    *,
+    customer: FromQuery[str | None] = None,
+    status: FromQuery[Status | None] = None,
+    series: FromQuery[str | None] = None,
+    issued_from: FromQuery[date | None] = None,
+    issued_to: FromQuery[date | None] = None,
+    after: FromQuery[str | None] = None,
+    limit: PageSize = 50,
+) -> dict[str, Any]:
+    """Return a page of invoices; send `next` back as `after` for the following page.
+
+    Of one customer, status or series where given, issued on `issued_from` or later and before
+    `issued_to`.
+    """
     with product_of(request).database.transaction() as tx:
-        customer_id = _customer_id(tx, request, customer)
-        every = subscriptions.history(tx, customer_id)
-        shown = [changes.value(one, changes.pending(tx, one)) for one in every]
-    return {"subscriptions": shown}
-
-
-@post(
-    "/v1/subscriptions/change",
-    status_code=200,
-    opt=needs(Scope.SUBSCRIPTIONS_WRITE),
-    sync_to_thread=True,
-)
-def change(request: Anyone, data: JSONBody[ChangeBody]) -> dict[str, Any]:
-    """Put a customer on another plan or number of seats."""
-    product = product_of(request)
-    with product.database.transaction() as tx:
-        changed = changes.change(
+        who = principal_of(request).customer_id
+        if customer is not None:
+            who = _customer_id(tx, request, customer)
+        found = billing.page(
             tx,
-            customer_id=_customer_id(tx, request, data.customer),
-            plan_key=data.plan,
-            seats=data.seats,
-            when=data.when,
-            now=product.clock.now(),
+            after=paging.pair(after),
+            limit=limit,
+            customer_id=who,
+            status=status,
+            series=series,
+            issued_from=issued_from,
+            issued_to=issued_to,
         )
-        return changes.value(changed, changes.pending(tx, changed))
+    key = paging.following(found, limit, lambda last: (last.customer_id, last.invoice_id))
+    return {"invoices": [_invoice_value(one) for one in found], "next": key}
 
 
-@post(
-    "/v1/subscriptions/{verb:str}",
-    status_code=200,
-    opt=needs(Scope.SUBSCRIPTIONS_WRITE),
-    sync_to_thread=True,
-)
-def move(request: Anyone, verb: FromPath[str], data: JSONBody[WhoseBody]) -> dict[str, Any]:
-    """Pause, resume or reactivate a subscription, or drop the change that waits."""
-    verbs = {
-        "pause": changes.pause,
-        "resume": changes.resume,
-        "reactivate": changes.reactivate,
-        "drop-change": changes.drop_change,
-    }
-    if verb not in verbs:
-        detail = f"write one of {', '.join(verbs)}, change or cancel"
-        raise NotFound(detail, code="unknown_verb", field="verb")
+@get("/v1/invoices/{number:str}", opt=needs(Scope.INVOICES_READ), sync_to_thread=True)
+def show_invoice(request: Anyone, number: FromPath[str]) -> dict[str, Any]:
+    """Return an invoice, its lines and its tax, by number."""
     product = product_of(request)
     with product.database.transaction() as tx:
-        customer_id = _customer_id(tx, request, data.customer)
-        return changes.value(verbs[verb](tx, customer_id=customer_id, now=product.clock.now()))
+        found = _invoice(tx, principal_of(request), number)
+        view = billing.read(tx, product.keyring, found)
+    return _invoice_value(found) | {
+        "lines": [_line_value(line) for line in view.lines],
+        "taxes": [_tax_value(row, found.currency) for row in view.taxes],
+    }
+
+
+@get("/v1/invoices/drafts", opt=needs(Scope.INVOICES_READ), sync_to_thread=True)
+def list_drafts(
+    request: Anyone, after: FromQuery[str | None] = None, limit: PageSize = 50
+) -> dict[str, Any]:
+    """Return what the next runs will finalise, once their grace is over, of `limit` customers.
+
+    Nothing of a draft is stored: it is what is owed and not billed at this moment.
+    """
+    unbound(principal_of(request))
+    product = product_of(request)
+    with product.database.transaction() as tx:
+        found, last = explaining.drafts(
+            tx,
+            now=product.clock.now(),
+            after=paging.one(after),
+            limit=limit,
+            can_pay=payments.payable,
+            keyring=product.keyring,
+        )
+    following = None if last is None else paging.following([last], 1, lambda one: one)
+    return {"drafts": [explaining.draft_value(one) for one in found], "next": following}
 
 
 @get("/v1/invoices/preview", opt=needs(Scope.INVOICES_READ), sync_to_thread=True)
@@ -138,6 +143,7 @@ def preview(
             at=parse_instant(at, field="at") if at else None,
             wish=wish,
             can_pay=payments.payable,
+            keyring=product.keyring,
         )
     return explaining.preview_value(found)
 
@@ -158,31 +164,33 @@ def explain(
     """Return why a line says what it says: price version, steps, period and a page of events."""
     with product_of(request).database.transaction() as tx:
         invoice = _invoice(tx, principal_of(request), number)
-        found = explaining.explain(tx, invoice, line, after=_key(after), limit=limit)
-    return explaining.explanation_value(invoice, found)
+        found = explaining.explain(tx, invoice, line, after=paging.one(after), limit=limit)
+    key = paging.following(found.events, limit, lambda last: last.event_key)
+    return explaining.explanation_value(invoice, found) | {"next": key}
 
 
 @post("/v1/invoices/{number:str}/credit", opt=needs(Scope.BILLING_RUN), sync_to_thread=True)
-def credit(request: Anyone, number: FromPath[str], data: JSONBody[CreditBody]) -> dict[str, Any]:
-    """Give back a part of an invoice by a credit note."""
+@once
+def credit(
+    tx: Tx, request: Anyone, number: FromPath[str], data: JSONBody[CreditBody]
+) -> dict[str, Any]:
+    """Give back all that is left of an invoice, an amount, or amounts of its lines."""
     unbound(principal_of(request))
-    product = product_of(request)
-    with product.database.transaction() as tx:
-        invoice = _invoice(tx, principal_of(request), number)
-        lines = None
-        if data.lines is not None:
-            lines = {_line(k): Money.parse(v, invoice.currency) for k, v in data.lines.items()}
-        amount = None if data.amount is None else Money.parse(data.amount, invoice.currency)
-        note = correcting.credit(
-            tx,
-            _issuer(product),
-            invoice=invoice,
-            reason=data.reason,
-            kind=data.kind,
-            amount=amount,
-            lines=lines,
-        )
-        return correcting.note_value(note, correcting.note_lines(tx, note))
+    invoice = _invoice(tx, principal_of(request), number)
+    lines = None
+    if data.lines is not None:
+        lines = {_line(k): Money.parse(v, invoice.currency) for k, v in data.lines.items()}
+    amount = None if data.amount is None else Money.parse(data.amount, invoice.currency)
+    note = correcting.credit(
+        tx,
+        _issuer(product_of(request)),
+        invoice=invoice,
+        reason=data.reason,
+        kind=data.kind,
+        amount=amount,
+        lines=lines,
+    )
+    return correcting.note_value(note, correcting.note_lines(tx, note))
 
 
 @post(
@@ -191,13 +199,14 @@ def credit(request: Anyone, number: FromPath[str], data: JSONBody[CreditBody]) -
     opt=needs(Scope.BILLING_RUN),
     sync_to_thread=True,
 )
-def void(request: Anyone, number: FromPath[str], data: JSONBody[VoidBody]) -> dict[str, str]:
+@once
+def void(
+    tx: Tx, request: Anyone, number: FromPath[str], data: JSONBody[VoidBody]
+) -> dict[str, str]:
     """Void an open invoice by a full credit note."""
     unbound(principal_of(request))
-    product = product_of(request)
-    with product.database.transaction() as tx:
-        invoice = _invoice(tx, principal_of(request), number)
-        found = correcting.void(tx, _issuer(product), invoice=invoice, how=data.how)
+    invoice = _invoice(tx, principal_of(request), number)
+    found = correcting.void(tx, _issuer(product_of(request)), invoice=invoice, how=data.how)
     return {"number": found.number_text, "status": found.status.value}
 
 
@@ -207,38 +216,62 @@ def void(request: Anyone, number: FromPath[str], data: JSONBody[VoidBody]) -> di
     opt=needs(Scope.BILLING_RUN),
     sync_to_thread=True,
 )
-def uncollectible(request: Anyone, number: FromPath[str]) -> dict[str, str]:
+@once
+def uncollectible(tx: Tx, request: Anyone, number: FromPath[str]) -> dict[str, str]:
     """Mark an open invoice as one that nobody will pay."""
     unbound(principal_of(request))
-    product = product_of(request)
-    with product.database.transaction() as tx:
-        invoice = _invoice(tx, principal_of(request), number)
-        found = correcting.give_up(tx, _issuer(product), invoice=invoice)
+    invoice = _invoice(tx, principal_of(request), number)
+    found = correcting.give_up(tx, _issuer(product_of(request)), invoice=invoice)
     return {"number": found.number_text, "status": found.status.value}
 
 
 @get("/v1/credit-notes", opt=needs(Scope.INVOICES_READ), sync_to_thread=True)
 def list_credit_notes(
-    request: Anyone, customer: FromQuery[str], limit: PageSize = 50
+    request: Anyone,
+    customer: FromQuery[str | None] = None,
+    invoice: FromQuery[str | None] = None,
+    after: FromQuery[str | None] = None,
+    limit: PageSize = 50,
 ) -> dict[str, Any]:
-    """Return a customer's credit notes, the oldest first."""
+    """Return a page of credit notes with their lines, of one customer or invoice where given."""
     with product_of(request).database.transaction() as tx:
-        customer_id = _customer_id(tx, request, customer)
-        found = correcting.notes(tx, customer_id=customer_id, limit=limit)
+        who, which = principal_of(request).customer_id, None
+        if customer is not None:
+            who = _customer_id(tx, request, customer)
+        if invoice is not None:
+            one = _invoice(tx, principal_of(request), invoice)
+            if who not in {None, one.customer_id}:
+                raise unknown_invoice()
+            who, which = one.customer_id, one.invoice_id
+        found = correcting.notes(
+            tx, customer_id=who, invoice_id=which, after=paging.pair(after), limit=limit
+        )
         shown = [correcting.note_value(one, correcting.note_lines(tx, one)) for one in found]
-    return {"credit_notes": shown}
+    key = paging.following(found, limit, lambda last: (last.customer_id, last.credit_note_id))
+    return {"credit_notes": shown, "next": key}
+
+
+@get("/v1/credit-notes/{number:str}", opt=needs(Scope.INVOICES_READ), sync_to_thread=True)
+def show_credit_note(request: Anyone, number: FromPath[str]) -> dict[str, Any]:
+    """Return a credit note and its lines, by number."""
+    with product_of(request).database.transaction() as tx:
+        found = correcting.find_note(tx, number)
+        if principal_of(request).customer_id not in {None, found.customer_id}:
+            raise unknown_note()
+        return correcting.note_value(found, correcting.note_lines(tx, found))
 
 
 BILLING_ROUTES: Final = (
-    show_subscriptions,
-    change,
-    move,
+    list_invoices,
+    show_invoice,
+    list_drafts,
     preview,
     explain,
     credit,
     void,
     uncollectible,
     list_credit_notes,
+    show_credit_note,
 )
 
 
@@ -266,11 +299,49 @@ def _line(text: str) -> int:
     raise Invalid("write the number of a line, such as 1", code="bad_line", field="lines")
 
 
-def _key(text: str | None) -> UUID | None:
-    if text is None:
-        return None
-    try:
-        return UUID(text)
-    except ValueError:
-        detail = "write `next` of the page before"
-        raise Invalid(detail, code="bad_cursor", field="after") from None
+def _invoice_value(found: Invoice) -> dict[str, Any]:
+    def text(minor: int) -> str:
+        return Money(minor, found.currency).text()
+
+    return {
+        "number": found.number_text,
+        "customer": ids.typeid("cus", found.customer_id),
+        "status": found.status,
+        "currency": found.currency,
+        "subtotal": text(found.subtotal),
+        "discount": text(found.discount),
+        "tax": text(found.tax),
+        "total": text(found.total),
+        "paid": text(found.paid),
+        "credited": text(found.credited),
+        "from_balance": text(found.from_balance),
+        "due": found.due.text(),
+        "issued_on": found.issued_on.isoformat(),
+        "due_on": found.due_on.isoformat(),
+    }
+
+
+def _line_value(line: InvoiceLine) -> dict[str, Any]:
+    return {
+        "line": line.line_number,
+        "description": line.description,
+        "reason": line.reason,
+        "quantity": quantity_text(line.quantity),
+        "amount": Money(line.amount, line.currency).text(),
+        "discount": Money(line.discount, line.currency).text(),
+        "tax_category": line.tax_category,
+        "period_start": instant_text(line.period_start),
+        "period_end": instant_text(line.period_end),
+    }
+
+
+def _tax_value(row: TaxRow, currency: str) -> dict[str, Any]:
+    return {
+        "category": row.category,
+        "rate": quantity_text(row.rate),
+        "treatment": row.treatment,
+        "net": Money(row.net, currency).text(),
+        "tax": Money(row.tax, currency).text(),
+        "reason": row.reason,
+        "inclusive": row.inclusive,
+    }

@@ -9,27 +9,32 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
 from math import ceil
-from typing import Any, Final
+from typing import Annotated, Any, Final, cast
 
 import msgspec
 from litestar.types import ASGIApp, Message, Receive, Send
 from litestar.types import Scope as AsgiScope
 
 from convergio.api import problems
-from convergio.api.security import authenticated, bound_key, require_scope
-from convergio.entitlements.model import Allowed, Ask, Decision, Denied, Reason
-from convergio.identity.model import Scope
+from convergio.api.limiting import Limits
+from convergio.api.room import Room, Share
+from convergio.api.security import authenticated, bound_key, presented, require_scope
+from convergio.entitlements.model import Allowed, Ask, Decision, Denied, Reason, Refused
+from convergio.entitlements.rules import reservation_id
+from convergio.identity.model import Principal, Scope
 from convergio.infra import ids, log
 from convergio.infra.batcher import Batcher
 from convergio.kernel.errors import ConvergioError, Invalid, LimitExceeded
 from convergio.kernel.periods import instant_text
 from convergio.kernel.quantity import parse_quantity
-from convergio.metering.model import BATCH_MAX, Event, Verdict
+from convergio.metering.model import ACCEPTED, BATCH_MAX, Event, Verdict
 from convergio.metering.reading import Reading, is_binary, read_binary, read_events
 from convergio.metering.rules import QUANTITY_MAX
 from convergio.wiring import App
 
 BODY_SIZE_MAX: Final = 8 * 1024 * 1024
+_ASK_SIZE_MAX: Final = 16 * 1024  # an ask is a few hundred bytes, and is not counted in the room
+_UNREAD_SIZE_MAX: Final = 1024 * 1024  # so that a few who send nothing cannot take all the room
 _GZIP_MEMBERS_MAX: Final = 64
 _JSON: Final = b"application/json"
 _EVENT_TYPES: Final = frozenset(
@@ -65,15 +70,21 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class AskBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Ask whether a customer may use so much of a meter now: the body of `POST /v1/authorize`."""
+    """Ask whether a customer may use so much of a meter now: the body of `POST /v1/authorize`.
+
+    With an `id` of your own the same ask may be repeated when no answer came: it holds once.
+    """
 
     customer: str
     meter: str
     quantity: str = "1"
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
 
 
 _ask: Final = msgspec.json.Decoder(AskBody)
 Answer = tuple[int, bytes, bytes, dict[str, str]]
+Headers = dict[bytes, bytes]
+Work = Callable[[Headers, Receive], Awaitable[Answer]]
 
 
 class HotPath:
@@ -83,35 +94,44 @@ class HotPath:
         """Start the two batchers of this process."""
         settings = product.settings
         self._product = product
+        self._limits = Limits(settings, hot=True)
+        self._room = Room()
         self._inner = inner
-        self._events: Batcher[tuple[Event, bool], Verdict] = Batcher(
-            self._count,
-            batch_max=settings.ingest_batch_max,
-            queue_max=settings.ingest_queue_max,
-            name="ingest",
+        self._events, self._imports = (
+            Batcher(
+                partial(self._count, importing=importing),
+                batch_max=settings.ingest_batch_max,
+                queue_max=settings.ingest_queue_max,
+                name=name,
+            )
+            for name, importing in (("ingest", False), ("import", True))
         )
         self._asks: Batcher[Ask, Decision] = Batcher(
             self._decide, batch_max=500, queue_max=5_000, name="authorize"
         )
 
+        self._routes: dict[str, Work] = {
+            "/v1/events": self._ingest,
+            "/api/v1/events": self._ingest_for_openmeter,
+            "/v1/authorize": self._authorize,
+        }
+
     def close(self) -> None:
         """Work off what is queued."""
         self._events.close()
+        self._imports.close()
         self._asks.close()
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve a hot route here, anything else inside."""
-        request: dict[str, Any] = {**scope}
+        request = cast("dict[str, Any]", scope)
         if request["type"] != "http":
             await self._inner(scope, receive, send)
             return
         path, method = request["path"], request["method"]
-        if method == "POST" and path == "/v1/events":
-            await self._answer(scope, receive, send, self._ingest)
-        elif method == "POST" and path == "/api/v1/events":
-            await self._answer(scope, receive, send, self._ingest_for_openmeter)
-        elif method == "POST" and path == "/v1/authorize":
-            await self._answer(scope, receive, send, self._authorize)
+        work = self._routes.get(path) if method == "POST" else None
+        if work is not None:
+            await self._answer(scope, receive, send, work)
         elif path == "/healthz":
             await _send(send, 200, _JSON, b'{"status":"ok"}')
         else:
@@ -122,23 +142,24 @@ class HotPath:
         scope: AsgiScope,
         receive: Receive,
         send: Send,
-        work: Callable[[dict[bytes, bytes], Receive], Awaitable[Answer]],
+        work: Work,
     ) -> None:
         try:
+            self._limits.check_address(scope["client"][0] if scope["client"] else None)
             status, kind, body, extra = await work(dict(scope["headers"]), receive)
         except Exception as error:  # noqa: BLE001 - the edge answers everything, and logs faults
             found = problems.of(error)
             if not isinstance(error, ConvergioError) and found.status >= _FAULT:
                 _log.error("fault", error=type(error).__name__, exc_info=error)
             status, kind = found.status, problems.MEDIA_TYPE.encode()
-            body, extra = problems.body(found), problems.headers(found)
+            body, extra = problems.body(found), problems.headers(found, error)
         await _send(send, status, kind, body, extra)
 
-    async def _ingest(self, headers: dict[bytes, bytes], receive: Receive) -> Answer:
+    async def _ingest(self, headers: Headers, receive: Receive) -> Answer:
         batch = await self._decided(headers, receive)
         return _report(batch.verdicts, single=batch.single)
 
-    async def _ingest_for_openmeter(self, headers: dict[bytes, bytes], receive: Receive) -> Answer:
+    async def _ingest_for_openmeter(self, headers: Headers, receive: Receive) -> Answer:
         """Answer as OpenMeter's clients expect: 204 when all is counted, else an error.
 
         The whole batch may then be sent again: what is counted already stays counted once.
@@ -148,56 +169,68 @@ class HotPath:
             return 204, b"", b"", {}
         return _report(batch.verdicts, single=batch.single, whole=True)
 
-    async def _decided(self, headers: dict[bytes, bytes], receive: Receive) -> Reading:
-        principal = await authenticated(self._product, _text(headers.get(b"authorization")))
+    async def _decided(self, headers: Headers, receive: Receive) -> Reading:
+        principal = self._known(headers) or await self._authenticated(headers)
         require_scope(principal, Scope.USAGE_WRITE)
-        media = headers.get(b"content-type", _JSON).partition(b";")[0].strip().lower()
+        self._limits.check(principal)
+        media = headers.get(b"content-type", _JSON)
+        if media not in _EVENT_TYPES:
+            media = media.partition(b";")[0].strip().lower()
         binary = is_binary(headers)
         if not binary and media not in _EVENT_TYPES:
             raise Invalid("send application/json", code="unsupported_media_type")
-        body = await _body(headers, receive)
-        batch = read_binary(headers, body) if binary else read_events(body)
-        only = await bound_key(self._product, principal)
-        importing = bool({Scope.USAGE_IMPORT, Scope.ADMIN} & principal.scopes)
-        if not {Scope.USAGE_CORRECT, Scope.ADMIN} & principal.scopes:
+        share = self._room.share(_declared(headers))
+        try:
+            body = await _body(headers, receive, BODY_SIZE_MAX, share)
+            share.grow_to(len(body))
+            batch = read_binary(headers, body) if binary else read_events(body)
+            return await self._settled(batch, principal)
+        finally:
+            share.give_back()
+
+    async def _settled(self, batch: Reading, principal: Principal) -> Reading:
+        """Let the batch's events be counted, and put their verdicts in."""
+        if not _may_correct(principal):
             batch.refuse_corrections()
-        verdicts = batch.verdicts
-        if only is not None:
-            batch.keep_only(only)
+        if principal.customer_id is not None:
+            batch.keep_only(await bound_key(self._product, principal) or "")
         if batch.events:
-            found_all = await self._events.submit([(event, importing) for event in batch.events])
-            for place, verdict in zip(batch.places, found_all, strict=True):
-                verdicts[place] = verdict
+            batcher = self._imports if _may_import(principal) else self._events
+            batch.settle(await batcher.submit(batch.events))
         return batch
 
-    def _count(self, items: list[tuple[Event, bool]]) -> list[Verdict]:
-        now, ingestor = self._product.clock.now(), self._product.ingestor
-        flags = {importing for _, importing in items}
-        if len(flags) == 1:
-            return ingestor.ingest([event for event, _ in items], now=now, importing=flags.pop())
-        verdicts: list[Verdict | None] = [None] * len(items)
-        for importing in (False, True):
-            places = [place for place, item in enumerate(items) if item[1] is importing]
-            part = ingestor.ingest([items[p][0] for p in places], now=now, importing=importing)
-            for place, verdict in zip(places, part, strict=True):
-                verdicts[place] = verdict
-        return [verdict for verdict in verdicts if verdict is not None]
+    def _known(self, headers: Headers) -> Principal | None:
+        """Return who asks, when the cache knows. Raises: Unauthenticated."""
+        key = presented(_text(headers.get(b"authorization")))
+        return self._product.keys.find(key, now=self._product.clock.now())
 
-    async def _authorize(self, headers: dict[bytes, bytes], receive: Receive) -> Answer:
-        principal = await authenticated(self._product, _text(headers.get(b"authorization")))
+    async def _authenticated(self, headers: Headers) -> Principal:
+        return await authenticated(self._product, _text(headers.get(b"authorization")))
+
+    def _count(self, events: list[Event], *, importing: bool) -> list[Verdict]:
+        now = self._product.clock.now()
+        return self._product.ingestor.ingest(events, now=now, importing=importing)
+
+    async def _authorize(self, headers: Headers, receive: Receive) -> Answer:
+        principal = self._known(headers) or await self._authenticated(headers)
         require_scope(principal, Scope.QUOTA_WRITE)
         try:
-            asked = _ask.decode(await _body(headers, receive))
+            asked = _ask.decode(await _body(headers, receive, _ASK_SIZE_MAX))
         except msgspec.ValidationError as error:
             raise Invalid(str(error), code="bad_body") from None
+        self._limits.check(principal, asked.customer)
         quantity = parse_quantity(asked.quantity)
         if not 0 < quantity < QUANTITY_MAX:
             detail = "ask for more than 0 and less than 10^18"
             raise Invalid(detail, code="bad_quantity", field="quantity")
-        only = await bound_key(self._product, principal)
-        if only not in {None, asked.customer}:
+        bound = principal.customer_id is not None
+        if bound and await bound_key(self._product, principal) != asked.customer:
             return denial(Denied(Reason.UNKNOWN_CUSTOMER), now=self._product.clock.now())
-        decision = (await self._asks.submit([Ask(asked.customer, asked.meter, quantity)]))[0]
+        chosen = reservation_id(asked.id) if asked.id is not None else None
+        ask = Ask(asked.customer, asked.meter, quantity, chosen)
+        decision = (await self._asks.submit([ask]))[0]
+        if isinstance(decision, Refused):
+            raise decision.error
         if isinstance(decision, Denied):
             return denial(decision, now=self._product.clock.now())
         return 200, _JSON, _allowed(decision), {}
@@ -206,14 +239,18 @@ class HotPath:
         return self._product.gate.authorize(asks, now=self._product.clock.now())
 
 
+def _may_correct(principal: Principal) -> bool:
+    return Scope.USAGE_CORRECT in principal.scopes or Scope.ADMIN in principal.scopes
+
+
+def _may_import(principal: Principal) -> bool:
+    return Scope.USAGE_IMPORT in principal.scopes or Scope.ADMIN in principal.scopes
+
+
 def _allowed(decision: Allowed) -> bytes:
-    return _encode(
-        {
-            "allowed": True,
-            "reservation": ids.typeid("rsv", decision.reservation_id),
-            "expires_at": instant_text(decision.expires_at),
-        }
-    )
+    reservation = ids.typeid("rsv", decision.reservation_id)
+    expires_at = instant_text(decision.expires_at)
+    return f'{{"allowed":true,"reservation":"{reservation}","expires_at":"{expires_at}"}}'.encode()
 
 
 def denial(denied: Denied, *, now: datetime) -> Answer:
@@ -231,6 +268,7 @@ def denial(denied: Denied, *, now: datetime) -> Answer:
 
 _LOST_STATUS: Final = {"conflict": 409, "rejected": 422}
 _ACCEPTED_ONE: Final = b'{"accepted":1,"duplicate":0,"conflict":0,"rejected":0}'
+_NOTHING_ELSE: Final = b'"duplicate":0,"conflict":0,"rejected":0,"events":[]}'
 
 
 def _report(verdicts: list[Verdict | None], *, single: bool, whole: bool = False) -> Answer:
@@ -238,8 +276,9 @@ def _report(verdicts: list[Verdict | None], *, single: bool, whole: bool = False
 
     With `whole`, one event that is not counted makes the answer an error.
     """
-    if single and verdicts[0] is not None and verdicts[0].status == "accepted":
-        return 202, _JSON, _ACCEPTED_ONE, {}
+    if verdicts.count(ACCEPTED) == len(verdicts):
+        told = _ACCEPTED_ONE if single else b'{"accepted":%d,%b' % (len(verdicts), _NOTHING_ELSE)
+        return 202, _JSON, told, {}
     counts = dict.fromkeys(("accepted", "duplicate", "conflict", "rejected"), 0)
     others: list[dict[str, Any]] = []
     for index, verdict in enumerate(verdicts):
@@ -254,39 +293,49 @@ def _report(verdicts: list[Verdict | None], *, single: bool, whole: bool = False
     if lost and (single or whole or counts["rejected"] == len(verdicts)):
         worst = lost[0]
         status = _LOST_STATUS[worst["status"]]
-        told = problems.problem(status, worst["reason"], worst.get("detail"), worst.get("field"))
-        document |= msgspec.to_builtins(told)
+        found = problems.problem(status, worst["reason"], worst.get("detail"), worst.get("field"))
+        document |= msgspec.to_builtins(found)
     kind = _JSON if status < _ERROR else problems.MEDIA_TYPE.encode()
     return status, kind, _encode(document), {}
 
 
-async def _body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
-    """Read the body up to its limit, unpacking gzip up to the same limit.
+def _declared(headers: Headers) -> int:
+    """Return the room that a body gets before it is here; what is larger is counted once it is."""
+    declared = headers.get(b"content-length", b"")
+    return min(int(declared), _UNREAD_SIZE_MAX) if declared.isdigit() else _UNREAD_SIZE_MAX
 
-    Raises: LimitExceeded (413 by its code), Invalid for a broken or unknown encoding.
+
+async def _body(
+    headers: Headers, receive: Receive, size_max: int, share: Share | None = None
+) -> bytes:
+    """Read the body up to a limit, unpacking gzip up to the same limit; the share grows with it.
+
+    Raises: LimitExceeded (413 by its code), Invalid for a broken or unknown encoding, Unavailable
+    when the room has no more.
     """
     declared = headers.get(b"content-length", b"0")
-    if not declared.isdigit() or int(declared) > BODY_SIZE_MAX:
-        raise BodyTooLarge
-    parts: list[bytes] = []
-    size, more = 0, True
-    while more:
-        message: dict[str, Any] = {**await receive()}
-        if message["type"] == "http.disconnect":
+    if not declared.isdigit() or int(declared) > size_max:
+        raise BodyTooLarge(size_max)
+    before = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
             raise Invalid("the request ended before its body", code="malformed")
         part = message.get("body", b"")
-        size += len(part)
-        if size > BODY_SIZE_MAX:
-            raise BodyTooLarge
-        parts.append(part)
-        more = bool(message.get("more_body", False))
-    body = b"".join(parts)
+        if len(before) + len(part) > size_max:
+            raise BodyTooLarge(size_max)
+        if not message.get("more_body", False):
+            break
+        before += part
+        if share is not None:
+            share.grow_to(len(before))
+    body = bytes(before) + part if before else part
     encoding = headers.get(b"content-encoding", b"identity").strip().lower()
     if encoding == b"identity":
         return body
     if encoding != b"gzip":
         raise Invalid("send the body plain or as gzip", code="bad_encoding")
-    return _unpacked(body)
+    return _unpacked(body, size_max)
 
 
 class BodyTooLarge(LimitExceeded):
@@ -294,23 +343,25 @@ class BodyTooLarge(LimitExceeded):
 
     code = "body_too_large"
 
-    def __init__(self) -> None:
+    def __init__(self, size_max: int) -> None:
         """Name the limits."""
-        megabytes = BODY_SIZE_MAX // 1024 // 1024
-        super().__init__(f"send at most {BATCH_MAX} events and {megabytes} MiB a request")
+        detail = f"send at most {size_max // 1024} KiB a request"
+        if size_max == BODY_SIZE_MAX:
+            detail = f"{detail} and {BATCH_MAX} events in it"
+        super().__init__(detail)
 
 
-def _unpacked(body: bytes) -> bytes:
+def _unpacked(body: bytes, size_max: int) -> bytes:
     """Unpack gzip, which may have several members (RFC 1952, 2.2), up to the limits."""
     plain = b""
     for _ in range(_GZIP_MEMBERS_MAX):
         unpacker = zlib.decompressobj(wbits=31)
         try:
-            plain += unpacker.decompress(body, BODY_SIZE_MAX + 1 - len(plain))
+            plain += unpacker.decompress(body, size_max + 1 - len(plain))
         except zlib.error:
             raise Invalid("the gzip body is broken; send it again", code="bad_encoding") from None
-        if len(plain) > BODY_SIZE_MAX:
-            raise BodyTooLarge
+        if len(plain) > size_max:
+            raise BodyTooLarge(size_max)
         if not unpacker.eof:
             raise Invalid("the gzip body ends too early; send it again", code="bad_encoding")
         body = unpacker.unused_data

@@ -39,6 +39,8 @@ STATUS: Final[tuple[tuple[type[ConvergioError], int], ...]] = (
 )
 BY_CODE: Final = {
     "malformed": 400,
+    "idempotency_key_missing": 400,
+    "bad_idempotency_key": 400,
     "bad_encoding": 400,
     "unsupported_media_type": 415,
     "body_too_large": 413,
@@ -109,8 +111,11 @@ def _invalid(error: ValidationException) -> Problem:
     return problem(422, "invalid", _told(message, 422), log.redact(str(field)) if field else None)
 
 
-def headers(found: Problem) -> dict[str, str]:
-    """Return the extra headers of a problem."""
+def headers(found: Problem, error: Exception | None = None) -> dict[str, str]:
+    """Return the extra headers of a problem: what its error brings, or its status asks for."""
+    brought: dict[str, str] | None = getattr(error, "headers", None)
+    if isinstance(error, ConvergioError) and brought is not None:
+        return brought
     if found.status in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}:
         return {"retry-after": RETRY_SECONDS}
     if found.status == HTTPStatus.UNAUTHORIZED:
@@ -132,5 +137,5 @@ def answer(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
         body(found),
         status_code=found.status,
         media_type=MEDIA_TYPE,
-        headers=headers(found),
+        headers=headers(found, error),
     )

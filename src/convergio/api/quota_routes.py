@@ -15,6 +15,7 @@ from litestar import Response, get, post, put
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from convergio.api.hot import denial
+from convergio.api.once import once
 from convergio.api.requests import (
     Anyone,
     PageSize,
@@ -25,11 +26,13 @@ from convergio.api.requests import (
     product_of,
     quantity_or_none,
 )
+from convergio.api.security import own
 from convergio.customers import actions as customers
 from convergio.entitlements import leases, rules, spending
 from convergio.entitlements.model import Denied, Leased, Reservation
 from convergio.identity.model import Scope
 from convergio.infra import ids
+from convergio.infra.db import Tx
 from convergio.kernel.errors import Invalid
 from convergio.kernel.money import Money
 from convergio.kernel.periods import instant_text
@@ -98,6 +101,7 @@ def quota(request: Anyone, customer: FromQuery[str], meter: FromQuery[str]) -> d
         "reserved": quantity_text(found.reserved),
         "remaining": quantity_or_none(found.remaining),
         "overage": quantity_or_none(found.overage),
+        "credit": quantity_text(found.credit),
         "resets_at": instant_text(found.resets_at),
         "access": found.access,
         "reason": found.reason,
@@ -254,14 +258,14 @@ def list_leases(
 @put(
     "/v1/customers/{customer:str}/spend-cap", opt=needs(Scope.CUSTOMERS_WRITE), sync_to_thread=True
 )
+@once
 def set_spend_cap(
-    request: Anyone, customer: FromPath[str], data: JSONBody[CapBody]
+    tx: Tx, request: Anyone, customer: FromPath[str], data: JSONBody[CapBody]
 ) -> dict[str, Any]:
     """Set what a customer's overage may come to; null takes the cap away."""
     product = product_of(request)
-    own_key(product, principal_of(request), customer)
-    with product.database.transaction() as tx:
-        money = spending.set_cap(tx, customer, data.amount, now=product.clock.now())
+    own(principal_of(request), customers.find(tx, customer).customer_id)
+    money = spending.set_cap(tx, customer, data.amount, now=product.clock.now())
     return {"customer": customer, "spend_cap": _money(money)}
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Request
+from litestar.handlers import HTTPRouteHandler
 from litestar.params import QueryParameter
 
 from convergio.api.security import SCOPE_KEY, own
@@ -21,6 +22,14 @@ Anyone = Request[Any, Any, Any]
 def needs(scope: Scope) -> dict[str, Any]:
     """Declare the scope that a route's key must hold."""
     return {SCOPE_KEY: scope}
+
+
+def function_of(handler: HTTPRouteHandler) -> Any:  # noqa: ANN401 - any function
+    """Return the function that serves a route; the framework wraps those that run in a thread."""
+    found: Any = handler.fn
+    while hasattr(found, "func"):
+        found = found.func
+    return found
 
 
 def product_of(request: Anyone) -> App:

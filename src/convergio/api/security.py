@@ -6,7 +6,10 @@ from uuid import UUID
 
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
+from litestar.types import Message
+from litestar.types import Scope as AsgiScope
 
+from convergio.api.limiting import Limits
 from convergio.customers import actions as customers
 from convergio.customers.errors import CustomerNotFound
 from convergio.identity import actions as identity
@@ -55,9 +58,23 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
             return
         raise Forbidden("this route declares no scope")
     product: App = connection.app.state.product
+    limits: Limits = connection.app.state.limits
+    limits.check_address(connection.client.host if connection.client else None)
     principal = await authenticated(product, connection.headers.get("authorization"))
+    connection.scope["state"]["standing"] = limits.check(principal)
     require_scope(principal, scope)
     connection.scope["state"]["principal"] = principal
+
+
+async def tell_standing(message: Message, scope: AsgiScope) -> None:
+    """Add how the asker's limit stands to the headers of an answer."""
+    standing = scope["state"].get("standing")
+    if standing is not None and message["type"] == "http.response.start":
+        told = standing.headers().items()
+        message["headers"] = [
+            *message.get("headers", []),
+            *((name.encode(), value.encode()) for name, value in told),
+        ]
 
 
 def own(principal: Principal, customer_id: UUID) -> None:

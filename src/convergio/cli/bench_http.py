@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 from urllib.request import urlopen
 
@@ -32,6 +33,15 @@ class Server:
     port: int
     key: str
     environment: Mapping[str, str]
+    pid: int = 0
+
+    def resident(self) -> int:
+        """Return the memory of the server's processes now, in bytes; 0 where /proc is not."""
+        return sum(_memory(pid, "VmRSS") for pid in _family(self.pid))
+
+    def peak(self) -> int:
+        """Return the most memory that each of them ever had, added up."""
+        return sum(_memory(pid, "VmHWM") for pid in _family(self.pid))
 
     def load(
         self,
@@ -44,6 +54,7 @@ class Server:
         tag: str = "",
         rate: float = 0.0,
         trace: str = "",
+        good: frozenset[str] = GOOD,
     ) -> Answered:
         """Put load on a route and return what came of it. Every answer must be a good one."""
         order = Load(
@@ -59,7 +70,7 @@ class Server:
             timeout=_LOAD_SECONDS_MAX,
         )
         answered = msgspec.json.decode(done.stdout, type=Answered)
-        bad = answered.statuses.keys() - GOOD
+        bad = answered.statuses.keys() - good
         require(not bad, f"the bench's requests to {path} are answered {answered.statuses}")
         return answered
 
@@ -76,13 +87,32 @@ def serving(key: str, environment: Mapping[str, str]) -> Iterator[Server]:
         stdout=sys.stderr,
         env=dict(environment),
     )
-    server = Server(port, key, environment)
+    server = Server(port, key, environment, running.pid)
     try:
         _wait(server, running)
         yield server
     finally:
         running.terminate()
         running.wait()
+
+
+def _family(pid: int) -> list[int]:
+    """Return a process and its children."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    except OSError:
+        return [pid]
+    return [pid, *map(int, children.split())]
+
+
+def _memory(pid: int, name: str) -> int:
+    """Return a line of a process's memory status (proc(5), status), in bytes."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    return int(lines.get(name, "0 kB").split()[0]) * 1024
 
 
 def _wait(server: Server, running: subprocess.Popen[bytes]) -> None:

@@ -5,14 +5,14 @@ from typing import Annotated, Final
 import typer
 
 from convergio.billing import actions
-from convergio.billing.model import Report
+from convergio.billing.reporting import Report
 from convergio.cli import console
 from convergio.cli.opening import opened
 from convergio.infra.ids import typeid
 from convergio.kernel.money import Money
 from convergio.kernel.periods import parse_instant
-from convergio.payments import actions as payments
 from convergio.subscriptions import actions as subscriptions
+from convergio.wiring import bill
 
 EXAMPLE: Final = "convergio bill --as-of 2025-03-02T00:00:00Z --json"
 _SHOWN_MAX: Final = 20
@@ -28,11 +28,16 @@ def command(
         typer.Option(help="RFC 3339: the instant that the run pretends to be; default now."),
     ] = None,
     dry_run: Annotated[bool, typer.Option(help="Say what would be done; keep nothing.")] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes; default CONVERGIO_BILLING_WORKERS.", min=1, max=64),
+    ] = None,
     as_json: console.Json = False,
 ) -> None:
     """Bill every boundary that has passed, once the grace is over.
 
-    Numbers and dates of issue follow --as-of.
+    Numbers and dates of issue follow --as-of. Several runs may go on at once, on one machine or
+    many: they share the customers out. A run that is killed is finished by the next one.
     """
     moment = None if as_of is None else parse_instant(as_of, field="--as-of")
     with opened() as product:
@@ -40,16 +45,13 @@ def command(
             total = subscriptions.count_billable(tx)
         now = product.clock.now()
         with console.progress("Billing customers", total) as advance:
-            done = actions.run(
-                product.database,
+            done = bill(
+                product,
                 as_of=moment or now,
                 now=now,
-                seller=product.settings.seller,
-                keyring=product.keyring,
-                grace=product.grace,
-                can_pay=payments.payable,
                 dry_run=dry_run,
                 progress=advance,
+                workers=workers,
             )
     console.emit(actions.report_value(done), as_json=as_json, text=_text(done, dry_run=dry_run))
 
@@ -61,6 +63,8 @@ def _text(done: Report, *, dry_run: bool) -> str:
     verb = "would be issued" if dry_run else "issued"
     what = f"{done.invoices} invoices {verb} with {done.lines} lines: {totals}"
     rows = [f"{what} ({done.customers} customers looked at)"]
+    if done.elsewhere:
+        rows.append(f"{done.elsewhere} customers were billed by another run in the meantime")
     if done.credit_notes:
         back = [Money(minor, currency) for currency, minor in sorted(done.credited.items())]
         given = ", ".join(f"{one.text()} {one.currency}" for one in back)

@@ -6,23 +6,24 @@ into an empty database first: the file is to be the truth, not a change to somet
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, get_args
+from typing import Annotated, Final, get_args
 
-import msgspec
 import typer
 
-from convergio.catalog import actions
-from convergio.catalog.model import Catalog, Change, Entry, Meter, Plan, Price, State
+from convergio.catalog import actions, showing
+from convergio.catalog.model import Change, Entry, Price, State
 from convergio.cli import console
 from convergio.cli.opening import opened
 from convergio.infra.ids import typeid
 from convergio.infra.strict_yaml import SIZE_MAX_BYTES
 from convergio.kernel.quantity import quantity_text
+from convergio.subscriptions import repricing
 
 EXAMPLE: Final = "convergio catalog plan catalog.yaml"
+_SHOWN_MAX: Final = 20
 SIGNS: Final = {"added": "+", "changed": "~", "removed": "-", "retired": "-", "archived": "-"}
 
 app = console.command_app("Show, plan and apply meters, plans and prices from a file.", EXAMPLE)
@@ -59,7 +60,37 @@ def show(as_json: console.Json = False) -> None:
         for number, price in enumerate(one.prices or (None,)):
             cells = () if price is None else price_cells(price)
             grid.add_row("" if number else name, *cells)
-    console.emit(described(catalog), as_json=as_json, text=grid)
+    console.emit(showing.value(catalog), as_json=as_json, text=grid)
+
+
+@app.command(epilog="Example: convergio catalog migrate pro_fee --to 2 --since 2027-01-01")
+def migrate(
+    price: Annotated[str, typer.Argument(help="Key of the price.")],
+    *,
+    to: Annotated[int, typer.Option(min=2, help="The version to go to.")],
+    since: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Default: today. In UTC.")
+    ] = None,
+    as_json: console.Json = False,
+) -> None:
+    """Let subscriptions with an older version of a price change to a newer one.
+
+    Each changes when its first period on or after the day begins, so nothing is prorated.
+    """
+    with opened() as product, console.progress("Scheduling changes", None) as advance:
+        now = product.clock.now()
+        moved = repricing.migrate(
+            product.database,
+            price_key=price,
+            version=to,
+            since=now if since is None else since.replace(tzinfo=UTC),
+            now=now,
+            progress=advance,
+        )
+    left = {typeid("cus", key): why for key, why in moved.left.items()}
+    lines = [f"{moved.changing} will change to {price} v{to}, {len(left)} keep what they have"]
+    lines += [f"{key}: {why}" for key, why in list(left.items())[:_SHOWN_MAX]]
+    console.emit({"changing": moved.changing, "left": left}, as_json=as_json, text="\n".join(lines))
 
 
 def read(file: Path) -> bytes:
@@ -72,12 +103,9 @@ def read(file: Path) -> bytes:
 
 def emit(change: Change, *, as_json: bool) -> None:
     """Print a change."""
-    value = {
-        "version": change.version,
-        "changed": not change.is_empty,
-        "entries": [asdict(entry) for entry in change.entries],
-    }
-    console.emit(value, as_json=as_json, text="\n".join(change_lines(change)))
+    console.emit(
+        showing.change_value(change), as_json=as_json, text="\n".join(change_lines(change))
+    )
 
 
 def change_lines(change: Change) -> Iterator[str]:
@@ -101,7 +129,7 @@ def field_lines(entry: Entry) -> Iterator[str]:
 
 def price_cells(price: Price) -> tuple[str, ...]:
     """Return a price's cells in the table."""
-    charge = charge_fields(price)
+    charge = showing.charge_value(price)
     plain = {k: v for k, v in charge.items() if (k, v) not in {("included", "0"), ("per", "1")}}
     parts = [f"{k} {v}" for k, v in plain.items() if isinstance(v, str) and k != "model"]
     parts += [f"{len(charge['tiers'])} tiers"] if "tiers" in charge else []
@@ -114,68 +142,3 @@ def price_cells(price: Price) -> tuple[str, ...]:
         f"{charge['model']} ({', '.join(parts)}) {price.currency}",
         limit,
     )
-
-
-def charge_fields(price: Price) -> dict[str, Any]:
-    """Return the charge as the file writes it, without what is absent."""
-    fields: dict[str, Any] = msgspec.to_builtins(price.charge)
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def described(catalog: Catalog) -> dict[str, Any]:
-    """Return the catalog as JSON, in the words of the file."""
-    plans = (*catalog.plans.values(), *catalog.archived.values())
-    return {
-        "version": catalog.version,
-        "events": [
-            {"type": event_type, "keep": sorted(names)}
-            for event_type, names in catalog.event_types.items()
-        ],
-        "meters": [described_meter(meter) for meter in catalog.meters.values()],
-        "plans": [described_plan(one) for one in plans],
-    }
-
-
-def described_meter(meter: Meter) -> dict[str, Any]:
-    """Return a meter as JSON."""
-    return {
-        "key": meter.key,
-        "name": meter.name,
-        "event": meter.event_type,
-        "aggregation": meter.aggregation,
-        "value": meter.value,
-        "default": None if meter.default is None else quantity_text(meter.default),
-        "where": [asdict(condition) for condition in meter.filters],
-    }
-
-
-def described_plan(plan: Plan) -> dict[str, Any]:
-    """Return a plan with the prices that it sells as JSON."""
-    return {
-        "key": plan.key,
-        "name": plan.name,
-        "description": plan.description,
-        "archived": plan.archived,
-        "prices": described_prices(plan.prices),
-    }
-
-
-def described_prices(prices: Iterable[Price]) -> list[dict[str, Any]]:
-    """Return prices as JSON."""
-    return [
-        {
-            "id": typeid("price", price.price_id),
-            "key": price.key,
-            "version": price.version,
-            "name": price.name,
-            "kind": price.kind,
-            "meter": price.meter_key,
-            "interval": price.interval.value,
-            "currency": price.currency,
-            "charge": charge_fields(price),
-            "quota": None
-            if price.quota is None
-            else {"limit": quantity_text(price.quota.limit), "hard": price.quota.hard},
-        }
-        for price in prices
-    ]

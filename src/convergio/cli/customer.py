@@ -1,25 +1,42 @@
-"""`convergio customer`: create, show and list customers.
+"""`convergio customer`: create, change, show and list customers.
 
 Personal data are sealed on the way in. `show` opens them, `list` never does.
 """
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
+import msgspec
 import typer
 
 from convergio.cli import console
 from convergio.cli.opening import opened
 from convergio.customers import actions, rules
-from convergio.customers.model import Customer
-from convergio.infra.ids import parse_typeid, typeid
-from convergio.kernel.periods import instant_text
+from convergio.customers.model import Details
+from convergio.infra.ids import parse_typeid
+from convergio.payments import history as billing_history
 
 EXAMPLE: Final = "convergio customer create acme --name 'Acme Ltd' --email billing@acme.example"
 
-app = console.command_app("Create, show and list customers.", EXAMPLE)
+app = console.command_app("Create, change, show and list customers.", EXAMPLE)
 
 Key = Annotated[str, typer.Argument(help="The key by which your own system knows the customer.")]
 KeyOrId = Annotated[str, typer.Argument(metavar="KEY|ID", help="The customer's key or cus_... id.")]
+
+
+Name = Annotated[str | None, typer.Option(help="Name on invoices.")]
+Email = Annotated[str | None, typer.Option(help="Where invoices go.")]
+Address = Annotated[str | None, typer.Option(help="Address on invoices, as free text.")]
+TaxId = Annotated[str | None, typer.Option(help="Tax id on invoices, such as IT00743110157.")]
+Country = Annotated[str | None, typer.Option(help="ISO 3166-1, such as IT.")]
+Street = Annotated[str | None, typer.Option(help="Address in parts: street and number.")]
+PostalCode = Annotated[str | None, typer.Option(help="... postal code.")]
+City = Annotated[str | None, typer.Option(help="... city.")]
+Region = Annotated[str | None, typer.Option(help="... state; in Italy the province, such as RM.")]
+SdiCode = Annotated[str | None, typer.Option(help="Italian recipient's code, 7 characters.")]
+Pec = Annotated[str | None, typer.Option(help="Certified e-mail of an Italian recipient.")]
+Order = Annotated[str | None, typer.Option("--purchase-order", help="Reference on each invoice.")]
+Exempt = Annotated[str | None, typer.Option(help="exempt or reverse_charge: no tax is charged.")]
+Reason = Annotated[str | None, typer.Option("--tax-exempt-reason", help="Why; on each invoice.")]
 
 
 @app.command(epilog=f"Example: {EXAMPLE}")
@@ -27,12 +44,21 @@ def create(
     key: Key,
     *,
     currency: Annotated[str, typer.Option(help="ISO 4217 code of the invoices.")] = "usd",
-    name: Annotated[str | None, typer.Option(help="Name on invoices.")] = None,
-    email: Annotated[str | None, typer.Option(help="Where invoices go.")] = None,
-    address: Annotated[str | None, typer.Option(help="Address on invoices.")] = None,
-    tax_id: Annotated[str | None, typer.Option(help="Tax id on invoices.")] = None,
-    country: Annotated[str | None, typer.Option(help="ISO 3166-1, such as IT.")] = None,
+    name: Name = None,
+    email: Email = None,
+    address: Address = None,
+    tax_id: TaxId = None,
+    street: Street = None,
+    postal_code: PostalCode = None,
+    city: City = None,
+    region: Region = None,
+    country: Country = None,
     locale: Annotated[str, typer.Option(help="BCP 47, such as en or pt-BR.")] = "en",
+    sdi_code: SdiCode = None,
+    pec: Pec = None,
+    purchase_order: Order = None,
+    tax_exempt: Exempt = None,
+    tax_exempt_reason: Reason = None,
     as_json: console.Json = False,
 ) -> None:
     """Create a customer; a key that is taken is refused."""
@@ -47,10 +73,63 @@ def create(
             email=email,
             address=address,
             tax_id=tax_id,
+            street=street,
+            postal_code=postal_code,
+            city=city,
+            region=region,
             country=country,
             locale=locale,
+            sdi_code=sdi_code,
+            pec=pec,
+            purchase_order=purchase_order,
+            tax_exempt=tax_exempt,
+            tax_exempt_reason=tax_exempt_reason,
         )
-    shown = account(customer)
+    shown = rules.account_value(customer)
+    console.emit(shown, as_json=as_json, text=f"{shown['id']}  {customer.customer_key}")
+
+
+@app.command(epilog="Example: convergio customer update acme --city Roma --region RM")
+def update(
+    key_or_id: KeyOrId,
+    *,
+    name: Name = None,
+    email: Email = None,
+    address: Address = None,
+    tax_id: TaxId = None,
+    street: Street = None,
+    postal_code: PostalCode = None,
+    city: City = None,
+    region: Region = None,
+    country: Country = None,
+    locale: Annotated[str | None, typer.Option(help="BCP 47, such as en or pt-BR.")] = None,
+    sdi_code: SdiCode = None,
+    pec: Pec = None,
+    purchase_order: Order = None,
+    tax_exempt: Exempt = None,
+    tax_exempt_reason: Reason = None,
+    as_json: console.Json = False,
+) -> None:
+    """Change what is known of a customer; '' forgets a field. Issued invoices stay as they are."""
+    wished = {
+        "name": name, "email": email, "address": address, "tax_id": tax_id, "street": street,
+        "postal_code": postal_code, "city": city, "region": region, "country": country,
+        "sdi_code": sdi_code, "pec": pec, "purchase_order": purchase_order,
+        "tax_exempt": tax_exempt, "tax_exempt_reason": tax_exempt_reason,
+    }  # fmt: skip
+    named = {field: value or None for field, value in wished.items() if value is not None}
+    if locale is not None:
+        named["locale"] = locale
+    with opened() as product, product.database.transaction() as tx:
+        customer = actions.find(tx, key_or_id)
+        changed = actions.update(
+            tx,
+            product.keyring,
+            customer.customer_id,
+            now=product.clock.now(),
+            **msgspec.convert(named, Details),
+        )
+    shown = rules.account_value(changed)
     console.emit(shown, as_json=as_json, text=f"{shown['id']}  {customer.customer_key}")
 
 
@@ -60,13 +139,8 @@ def show(key_or_id: KeyOrId, as_json: console.Json = False) -> None:
     with opened() as product, product.database.transaction() as tx:
         customer = actions.find(tx, key_or_id)
         personal = actions.personal(tx, product.keyring, customer.customer_id)
-    shown = account(customer) | {
-        "name": personal.name,
-        "email": personal.email,
-        "address": personal.address,
-        "tax_id": personal.tax_id,
-    }
-    lines = (f"{field:<11}{value}" for field, value in shown.items() if value is not None)
+    shown = rules.account_value(customer) | rules.personal_value(personal)
+    lines = (f"{field:<19}{value}" for field, value in shown.items() if value is not None)
     console.emit(shown, as_json=as_json, text="\n".join(lines))
 
 
@@ -80,7 +154,7 @@ def list_(
     start = None if after is None else parse_typeid(rules.ID_PREFIX, after)
     with opened() as product, product.database.transaction() as tx:
         customers = actions.page(tx, after=start, size_max=limit)
-    shown = [account(customer) for customer in customers]
+    shown = [rules.account_value(customer) for customer in customers]
     grid = console.table("id", "key", "currency", "country", "created")
     for one in shown:
         grid.add_row(*(one[f] or "" for f in ("id", "key", "currency", "country", "created_at")))
@@ -88,13 +162,19 @@ def list_(
     console.emit({"customers": shown, "next": following}, as_json=as_json, text=grid)
 
 
-def account(customer: Customer) -> dict[str, Any]:
-    """Return a customer without personal data, as JSON shows it."""
-    return {
-        "id": typeid(rules.ID_PREFIX, customer.customer_id),
-        "key": customer.customer_key,
-        "currency": customer.currency,
-        "country": customer.country,
-        "locale": customer.locale,
-        "created_at": instant_text(customer.created_at),
-    }
+@app.command(epilog="Example: convergio customer history acme --json")
+def history(
+    key_or_id: KeyOrId,
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="Entries, oldest first.")] = 100,
+    as_json: console.Json = False,
+) -> None:
+    """Show what went between a customer and us, in its order: invoices, payments, credit notes."""
+    with opened() as product, product.database.transaction() as tx:
+        found = billing_history.page(tx, actions.find(tx, key_or_id).customer_id, limit=limit)
+    shown = [billing_history.value(one) for one in found]
+    grid = console.table("at", "type", "number", "state", "amount", "currency", right=("amount",))
+    for row in shown:
+        columns = ("at", "type", "number", "state", "amount", "currency")
+        grid.add_row(*(row[name] or "" for name in columns))
+    console.emit({"entries": shown}, as_json=as_json, text=grid)

@@ -15,6 +15,8 @@ import typer
 from babel.numbers import format_currency
 from rich.table import Table
 
+from convergio.billing import actions as billing
+from convergio.billing.rendering import Format
 from convergio.cli import console, opening
 from convergio.cli import invoice as invoices
 from convergio.cli.verify import CHECKS
@@ -100,8 +102,11 @@ def summary(product: App, tally: Tally) -> dict[str, Any]:
     with product.database.snapshot() as tx:
         read = books.read(tx, currency=CURRENCY, now=now)
         checks = {name: check(tx) for name, check in CHECKS.items()}
-        shown = books.telling_invoices(tx, plan="pro", now=now)
-    documents = {locale: str(invoices.write(product, one)) for locale, one in shown.items()}
+        telling = books.telling_invoices(tx, plan="pro", now=now)
+        shown = {locale: billing.read(tx, product.keyring, one) for locale, one in telling.items()}
+    documents = {
+        locale: str(invoices.write(product, one, Format.PDF)) for locale, one in shown.items()
+    }
     problems, differences = tally.problems, _texts(checks)
     return {
         "customers": {

@@ -57,6 +57,13 @@ def _text(value: dict[str, Any]) -> str:
         for step in value["steps"]
     ]
     rows += [
+        f"  {'-' + one['amount']:>12}  {one['coupon'] or 'promotional credit'}"
+        for one in value["discounts"]
+    ]
+    tax = value["tax"]
+    if tax["treatment"] != "none":
+        rows.append(f"taxed as {tax['category']}: {tax['treatment']} {tax['rate']}%")
+    rows += [
         f"  {event['time']}  {event['quantity']:>8}  {event['source']} {event['id']}"
         for event in value["events"]
     ]

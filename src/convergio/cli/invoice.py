@@ -1,12 +1,15 @@
-"""`convergio invoice`: list invoices, and write one as the PDF that its buyer gets."""
+"""`convergio invoice`: list invoices, write one as the PDF or XML that its buyer gets, correct."""
 
+from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from convergio.billing import actions, correcting, documents
-from convergio.billing.model import CreditKind, Invoice, Status, Voiding
+from convergio.billing import actions, correcting, explaining, rendering
+from convergio.billing.model import CreditKind, CreditNoteView, Invoice, Status, Voiding
+from convergio.billing.rendering import Format, View
 from convergio.cli import console
 from convergio.cli.opening import opened
 from convergio.customers import actions as customers
@@ -15,18 +18,33 @@ from convergio.infra.ids import parse_typeid, typeid
 from convergio.kernel.errors import Invalid
 from convergio.kernel.money import Money
 from convergio.kernel.periods import instant_text
+from convergio.payments import actions as payments
 from convergio.wiring import App
 
 EXAMPLE: Final = "convergio invoice pdf CVG-2025-000123 --out invoice.pdf"
 FOLDER: Final = "invoices"
+DAY: Final = ["%Y-%m-%d"]
 _ID: Final = "inv"
 _COLUMNS: Final = ("number", "customer", "status", "issued_on", "total", "due", "currency")
 
-app = console.command_app("List invoices, write their PDF, credit and void them.", EXAMPLE)
+app = console.command_app("List invoices, write their PDF and XML, credit and void them.", EXAMPLE)
 
 NumberOrId = Annotated[
     str, typer.Argument(metavar="NUMBER|ID", help="Such as CVG-2025-000123, or an inv_... id.")
 ]
+AnyNumber = Annotated[
+    str,
+    typer.Argument(
+        metavar="NUMBER|ID", help="CVG-2025-000123, an inv_... id, or CVG-CN-2025-000004."
+    ),
+]
+
+
+class XmlFormat(StrEnum):
+    """The formats of e-invoices."""
+
+    FACTUR_X = Format.FACTUR_X.value
+    FATTURAPA = Format.FATTURAPA.value
 
 
 @app.command("list", epilog="Example: convergio invoice list --status open --json")
@@ -36,6 +54,13 @@ def list_(
         str | None, typer.Option(metavar="KEY|ID", help="Only this customer's.")
     ] = None,
     status: Annotated[Status | None, typer.Option(help="Only those that stand so.")] = None,
+    series: Annotated[str | None, typer.Option(help="Only of this series.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option("--from", formats=DAY, help="Issued on or after it.")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option("--to", formats=DAY, help="Issued before it.")
+    ] = None,
     after: Annotated[
         str | None, typer.Option(metavar="NUMBER|ID", help="Go on after this invoice.")
     ] = None,
@@ -44,7 +69,8 @@ def list_(
 ) -> None:
     """List invoices in the order of customer and time, a page at a time."""
     with opened() as product, product.database.transaction() as tx:
-        page: dict[str, Any] = {"status": status, "limit": limit}
+        page: dict[str, Any] = {"status": status, "limit": limit, "series": series}
+        page |= {"issued_from": since and since.date(), "issued_to": until and until.date()}
         if customer is not None:
             page["customer_id"] = customers.find(tx, customer).customer_id
         if after is not None:
@@ -62,22 +88,58 @@ def list_(
         console.say(f"there may be more: add --after {following}")
 
 
-@app.command(epilog=f"Example: {EXAMPLE}")
-def pdf(
-    number: NumberOrId,
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Default: in the folder invoices of CONVERGIO_HOME."),
+]
+
+
+@app.command(epilog="Example: convergio invoice drafts --json")
+def drafts(
     *,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Default: invoices/NUMBER.pdf in CONVERGIO_HOME."),
-    ] = None,
+    after: Annotated[str | None, typer.Option(metavar="cus_...", help="Go on after.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=5_000, help="Customers a page.")] = 500,
     as_json: console.Json = False,
 ) -> None:
-    """Write an invoice as a PDF in its buyer's language."""
-    with opened() as product:
-        with product.database.transaction() as tx:
-            found = _find(tx, number)
-        path = write(product, found, out)
-    console.emit(invoice(found) | {"path": str(path)}, as_json=as_json, text=str(path))
+    """Show what the next runs will finalise once the grace is over; nothing of it is stored."""
+    with opened() as product, product.database.transaction() as tx:
+        found, last = explaining.drafts(
+            tx,
+            now=product.clock.now(),
+            after=None if after is None else parse_typeid("cus", after),
+            limit=limit,
+            can_pay=payments.payable,
+            keyring=product.keyring,
+        )
+        accounts = customers.get_many(tx, sorted({one.customer_id for one in found}))
+    grid = console.table("customer", "boundary", "lines", "total", "currency", right=("total",))
+    for one in found:
+        key = accounts[one.customer_id].customer_key
+        count, total = str(len(one.lines)), one.total.text()
+        grid.add_row(key, instant_text(one.boundary_at), count, total, one.total.currency)
+    shown = [explaining.draft_value(one) for one in found]
+    following = None if last is None else typeid("cus", last)
+    console.emit({"drafts": shown, "next": following}, as_json=as_json, text=grid)
+
+
+@app.command(epilog=f"Example: {EXAMPLE}")
+def pdf(number: AnyNumber, *, out: Out = None, as_json: console.Json = False) -> None:
+    """Write an invoice or a credit note as a PDF in its buyer's language."""
+    _write_file(number, Format.PDF, out, as_json=as_json)
+
+
+@app.command(epilog="Example: convergio invoice xml CVG-2025-000123 --format fatturapa")
+def xml(
+    number: AnyNumber,
+    *,
+    form: Annotated[
+        XmlFormat, typer.Option("--format", help="EN 16931 (Factur-X), or the Italian format.")
+    ] = XmlFormat.FACTUR_X,
+    out: Out = None,
+    as_json: console.Json = False,
+) -> None:
+    """Write an invoice or a credit note as an e-invoice, or say what keeps it from being one."""
+    _write_file(number, Format(form.value), out, as_json=as_json)
 
 
 @app.command(
@@ -160,24 +222,31 @@ def _line(text: str, currency: str) -> tuple[int, Money]:
     return int(number[:9]), Money.parse(amount, currency)
 
 
-def write(product: App, found: Invoice, out: Path | None = None) -> Path:
-    """Write an invoice's PDF, whole or not at all, and return where it is."""
-    with product.database.transaction() as tx:
-        view = actions.read(tx, product.keyring, found)
-    document = documents.render(documents.of(view, product.settings.seller))
-    path = out or product.settings.home_path / FOLDER / f"{found.number_text}.pdf"
+def write(product: App, view: View, as_format: Format, out: Path | None = None) -> Path:
+    """Write a document, whole or not at all, and return where it is."""
+    made = rendering.file_of(view, product.settings.seller, as_format)
+    path = out or product.settings.home_path / FOLDER / made.name
     if out is None:
         path.parent.mkdir(mode=0o700, exist_ok=True)
     if path.exists() and not path.is_file():  # such as /dev/stdout
-        path.write_bytes(document)
-        return path
-    draft = path.with_name(f".{path.name}.part")
-    try:
-        draft.write_bytes(document)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+        path.write_bytes(made.content)
+    else:
+        rendering.write_whole(path, made.content)
     return path
+
+
+def _write_file(number: str, as_format: Format, out: Path | None, *, as_json: bool) -> None:
+    with opened() as product:
+        with product.database.transaction() as tx:
+            if number.startswith(f"{_ID}_"):
+                number = _find(tx, number).number_text
+            view = rendering.find(tx, product.keyring, number)
+        path = write(product, view, as_format, out)
+    if isinstance(view, CreditNoteView):
+        shown = correcting.note_value(view.note)
+    else:
+        shown = invoice(view.invoice)
+    console.emit(shown | {"path": str(path)}, as_json=as_json, text=str(path))
 
 
 def invoice(found: Invoice) -> dict[str, Any]:

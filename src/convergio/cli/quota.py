@@ -40,6 +40,7 @@ def show(
         "reserved": quantity_text(found.reserved),
         "remaining": None if found.remaining is None else quantity_text(found.remaining),
         "overage": None if found.overage is None else quantity_text(found.overage),
+        "credit": quantity_text(found.credit),
         "resets_at": instant_text(found.resets_at),
         "access": found.access,
         "reason": found.reason,

@@ -35,6 +35,9 @@ def command(
     fallback_plan: Annotated[
         str | None, typer.Option(help="With fall_back: the plan to fall to.")
     ] = None,
+    by_calendar: Annotated[
+        bool, typer.Option("--calendar", help="Periods begin with the calendar's month or year.")
+    ] = False,
     as_json: console.Json = False,
 ) -> None:
     """Subscribe a customer; the first period begins at the start (default: now)."""
@@ -53,6 +56,7 @@ def command(
             time_zone=timezone,
             seats=places,
             trial=trial,
+            by_calendar=by_calendar,
         )
     shown = subscription(made)
     text = f"{shown['id']}  {customer} is on {plan} from {shown['start']}"

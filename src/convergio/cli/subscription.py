@@ -1,16 +1,22 @@
 """`convergio subscription`: show a subscription and change it: plan, seats, pause, end."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Final
+from uuid import UUID
 
 import typer
 
 from convergio.cli import console
 from convergio.cli.opening import opened
 from convergio.customers import actions as customers
+from convergio.infra import strict_yaml
 from convergio.infra.db import Tx
-from convergio.subscriptions import actions, changes
-from convergio.subscriptions.model import Subscription, When
+from convergio.kernel.money import Money
+from convergio.kernel.periods import instant_text
+from convergio.payments import actions as payments
+from convergio.subscriptions import actions, adding, changes, negotiating
+from convergio.subscriptions.model import Status, Subscription, When
 
 EXAMPLE: Final = "convergio subscription change acme --plan team --seats 5"
 
@@ -26,6 +32,24 @@ def show(customer: Customer, *, as_json: console.Json = False) -> None:
         customer_id = customers.find(tx, customer).customer_id
         every = actions.history(tx, customer_id)
         shown = [changes.value(one, changes.pending(tx, one)) for one in every]
+    console.emit(
+        {"subscriptions": shown}, as_json=as_json, text="\n".join(map(_text, shown)) or "none"
+    )
+
+
+@app.command("list", epilog="Example: convergio subscription list --plan pro --status past_due")
+def list_(
+    *,
+    plan: Annotated[str | None, typer.Option(help="Only on this plan.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only those that stand so.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 100,
+    as_json: console.Json = False,
+) -> None:
+    """List subscriptions in the order of customer and time."""
+    first = (UUID(int=0), UUID(int=0))
+    with opened() as product, product.database.transaction() as tx:
+        found = actions.page(tx, after=first, limit=limit, plan_key=plan, status=status)
+        shown = [_shown(tx, one) for one in found]
     console.emit(
         {"subscriptions": shown}, as_json=as_json, text="\n".join(map(_text, shown)) or "none"
     )
@@ -51,6 +75,7 @@ def change(
             seats=seats,
             when=when,
             now=product.clock.now(),
+            can_pay=payments.payable,
         )
         shown = changes.value(changed, changes.pending(tx, changed))
     console.emit(shown, as_json=as_json, text=_text(shown))
@@ -96,9 +121,86 @@ def cancel(
             at_period_end=not now,
             credit=credit,
             now=product.clock.now(),
+            can_pay=payments.payable,
         )
     shown = changes.value(ended)
     console.emit(shown, as_json=as_json, text=_text(shown))
+
+
+@app.command("add-on", epilog="Example: convergio subscription add-on acme support --quantity 2")
+def add_on(
+    customer: Customer,
+    key: Annotated[str, typer.Argument(help="Key of the add-on.")],
+    *,
+    quantity: Annotated[int, typer.Option(min=0, help="How many; 0 takes it away.")] = 1,
+    when: Annotated[When, typer.Option(help="When it is taken away.")] = When.NOW,
+    as_json: console.Json = False,
+) -> None:
+    """Take an add-on beside the plan; taken away now, what is left of it is credited."""
+    with opened() as product, product.database.transaction() as tx:
+        live = adding.set_add_on(
+            tx,
+            customer_id=customers.find(tx, customer).customer_id,
+            key=key,
+            quantity=quantity,
+            when=when,
+            now=product.clock.now(),
+        )
+        shown = _shown(tx, live) | {"add_ons": adding.add_ons(tx, live)}
+    text = ", ".join(f"{number} x {name}" for name, number in shown["add_ons"].items())
+    console.emit(shown, as_json=as_json, text=f"{customer}  {text or 'no add-ons'}")
+
+
+@app.command(epilog="Example: convergio subscription charge acme 250.00 --for 'Onboarding'")
+def charge(
+    customer: Customer,
+    amount: Annotated[str, typer.Argument(help="In major units, such as 250.00.")],
+    *,
+    reason: Annotated[str, typer.Option("--for", help="What the invoice calls it.")],
+    now: Annotated[bool, typer.Option("--now", help="On an invoice of its own.")] = False,
+    as_json: console.Json = False,
+) -> None:
+    """Ask for an amount once: on the next invoice, or on one of its own now."""
+    with opened() as product, product.database.transaction() as tx:
+        who = customers.find(tx, customer)
+        money = Money.parse(amount, who.currency)
+        _, at = adding.charge_once(
+            tx,
+            customer_id=who.customer_id,
+            description=reason,
+            amount=money,
+            when=When.NOW if now else When.PERIOD_END,
+            now=product.clock.now(),
+        )
+    value = {"customer": customer, "amount": money.text(), "currency": money.currency}
+    value["due_at"] = instant_text(at)
+    text = f"{customer}  {money.text()} {money.currency} for {reason}, on {instant_text(at)}"
+    console.emit(value, as_json=as_json, text=text)
+
+
+@app.command(epilog="Example: convergio subscription agree acme agreement.yaml")
+def agree(
+    customer: Customer,
+    file: Annotated[Path, typer.Argument(help="YAML: steps, each with prices and an instant.")],
+    *,
+    as_json: console.Json = False,
+) -> None:
+    """Agree on prices with one customer, from now on or in steps; see docs/howto/catalog.md."""
+    wanted = _agreement(file)
+    with opened() as product, product.database.transaction() as tx:
+        made = negotiating.agree(
+            tx,
+            customer_id=customers.find(tx, customer).customer_id,
+            steps_=negotiating.steps_of(wanted),
+            now=product.clock.now(),
+        )
+    value = {"customer": customer, "prices": [price.key for price in made]}
+    console.emit(value, as_json=as_json, text=f"{customer}  {len(made)} prices agreed")
+
+
+def _agreement(file: Path) -> negotiating.AgreementFile:
+    plain = strict_yaml.read(file.read_bytes())
+    return strict_yaml.typed(plain, negotiating.AgreementFile, mends=negotiating.MENDS)
 
 
 def _do(verb: Callable[..., Subscription], customer: str, *, as_json: bool) -> None:

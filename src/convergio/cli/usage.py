@@ -47,7 +47,14 @@ def usage(
     with opened() as product, product.database.transaction() as tx:
         who = customers.find(tx, customer).customer_id if customer else None
         found = metering.usage(
-            tx, meter_key=meter, by=by, time_zone=timezone, customer_id=who, since=start, until=end
+            tx,
+            meter_key=meter,
+            by=by,
+            time_zone=timezone,
+            customer_id=who,
+            since=start,
+            until=end,
+            now=product.clock.now(),
         )
         gone = boundary(tx).gone_before
     rows = [

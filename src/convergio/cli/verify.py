@@ -8,12 +8,13 @@ import typer
 from convergio.billing import actions as billing
 from convergio.cli import console
 from convergio.cli.opening import opened
+from convergio.discounts import actions as discounts
 from convergio.entitlements import actions as entitlements
 from convergio.infra.db import Tx
 from convergio.kernel.errors import Difference
 from convergio.ledger import actions as ledger
 from convergio.metering import actions as metering
-from convergio.payments import actions as payments
+from convergio.payments import checking as payments
 from convergio.subscriptions import actions as subscriptions
 
 CHECKS: Final[Mapping[str, Callable[[Tx], list[Difference]]]] = {
@@ -21,6 +22,7 @@ CHECKS: Final[Mapping[str, Callable[[Tx], list[Difference]]]] = {
     "reserved = open reservations": entitlements.verify,
     "periods follow the anchor": subscriptions.verify,
     "invoices = owed, lines, transfers, numbers": billing.verify,
+    "discounts = coupons, credit, limits": discounts.verify,
     "transfers are well formed": ledger.verify,
     "payments = transfers = invoices": payments.verify,
 }
