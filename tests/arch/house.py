@@ -16,8 +16,8 @@ MIGRATIONS = SERVER / "infra" / "migrations" / "versions"
 # Rooms that hold facts about the business. The others (kernel, rating, infra, crypto, the edges,
 # the simulation) are free in how they cut their files.
 DOMAINS = frozenset(
-    "alerts audit billing catalog costs customers entitlements identity ledger metering"
-    " notifications payments privacy subscriptions webhooks".split()
+    "alerts audit billing catalog costs customers discounts entitlements identity ledger metering"
+    " notifications payments privacy subscriptions taxes webhooks".split()
 )
 
 

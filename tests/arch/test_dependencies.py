@@ -16,7 +16,7 @@ PINNED = re.compile(r"^([a-z0-9._-]+)(?:\[[^\]]+\])?==(\S+)", re.MULTILINE)
 # Words of licences under which an Apache-2.0 product may be hosted and changed by anyone.
 PERMISSIVE = re.compile(r"MIT|BSD|Apache|ISC|PSF|Mozilla Public License|MPL-2\.0|Unlicense")
 # The driver is used as a library, unchanged and replaceable: what the Lesser GPL asks for.
-LESSER = {"psycopg", "psycopg-binary", "psycopg-pool"}
+LESSER = {"psycopg", "psycopg-binary", "psycopg-pool", "python-stdnum"}
 
 
 def pinned() -> dict[str, str]:

@@ -26,26 +26,64 @@ DOMAIN_FILES = frozenset(
 # What a domain holds beyond that: name it here with the reason.
 DOMAIN_EXTRAS = {
     "billing": {
+        "auditing.py",  # documents computed a second time from their lines, for `verify`: pure
+        "bearing.py",  # what lines bear: discount shares, tax groups, revenue without tax: pure
+        "charging.py",  # from owed to payable: coupons, netting, credit, tax
+        "redeeming.py",  # redeems a coupon, which asks what is billed already
+        "reporting.py",  # what a run did, apart from what invoices are
         "buying.py",  # the buyer as a document names them, for the run and the verbs beside it
         "correcting.py",  # the verbs that take back what was billed, apart from the run
         "crediting.py",  # their pure decisions: caps, netting, what a credit note holds
         "explaining.py",  # preview and explain: what would be billed, and why something was
+        "gathering.py",  # what is not worth asking for waits: pure
         "issuing.py",  # writes invoices and credit notes, for the run and for those verbs
         "owing.py",  # what is owed, pure and apart from what is billed
+        "running.py",  # the run: pages shared out among workers and other runs
         "settling.py",  # bulk reads around the pure difference, for run, preview and dry run
-        "documents.py",  # renders the invoice document, one compiler a thread
+        "terms.py",  # how a customer pays, which payments asks as well
+        "documents.py",  # invoice and credit note as PDF, one compiler a thread
+        "page.py",  # what the page says, and its sums: pure
+        "wording.py",  # labels, legal sentences, numbers and days in the reader's language: pure
+        "marking.py",  # the Factur-X properties that typst cannot put into a PDF
+        "einvoices.py",  # what a tax authority reads, the one value behind both formats: pure
+        "factur_x.py",  # ... as XML of EN 16931
+        "fatturapa.py",  # ... as the Italian XML
+        "xml_tree.py",  # the lines of code that both of them share
+        "rendering.py",  # from a number or a month to files, on all processors
         "invoice.typ",  # ... from this template
     },
     "catalog": {
+        "selling.py",  # reads what a plan of the file sells, apart from meters and differences
         "describing.py",  # entries as texts, for the difference that `plan` shows
+        "showing.py",  # the catalog as JSON, for the command line and for HTTP
         "example.yaml",  # the catalog that an empty database starts with
     },
+    "discounts": {
+        "describing.py",  # coupons as JSON, for the command line and for HTTP
+    },
     "entitlements": {
+        "describing.py",  # grants as JSON, for the command line and for HTTP
+        "grants.py",  # prepaid credit: made, listed and voided, apart from deciding
+        "quick.py",  # decides in two round trips what nothing stands against, apart from why not
         "leases.py",  # slices of a quota: verbs of their own, with a life cycle of their own
         "spending.py",  # the cap in money, and its lock, which every decision asks first
     },
+    "payments": {
+        "history.py",  # a customer's documents and payments as one list
+        "checking.py",  # verify: sums of what attempts, receipts and invoices say
+        "receiving.py",  # money that no gateway took, apart from what is collected
+    },
+    "taxes": {
+        "numbers.py",  # the offline check of tax numbers, the one seam to python-stdnum
+    },
     "subscriptions": {
+        "adding.py",  # the verbs of what a customer takes beside the plan
+        "limits.py",  # pure: what an agreement lets its windows use
         "changes.py",  # the verbs that change a running subscription
+        "gathering.py",  # a page of customers for the run, read in few queries
+        "negotiating.py",  # ... and of prices that one customer alone has
+        "repricing.py",  # moves everyone to a newer price, over many transactions
+        "parts.py",  # which items are the plan's and which are not: pure
         "steps.py",  # the steps that those verbs and renewal share
     },
     "metering": {
@@ -53,7 +91,13 @@ DOMAIN_EXTRAS = {
         "retention.py",  # ... and away, once their archive is proved
         "records.py",  # the files of an archive, apart from when they are written
         "corrections.py",  # void and amend: verbs of one event, apart from counting many
+        "slicing.py",  # usage by a value of a dimension, for prices that ask by it
         "totals.py",  # moves totals by aggregation, for both of them
+        "alerts.py",  # what is told once a period or window, for totals, groups and followers
+        "allowance.py",  # pure: what windows share of an allowance and draw of credit
+        "following.py",  # moves what later windows may use when an earlier one moves
+        "laying.py",  # lays windows again when the schedule changed, and counts again
+        "schedule.py",  # pure: where windows begin and end
         "windows.py",  # opens windows and groups, for counting, correcting and changing plans
         "ingest.py",  # the hot path keeps caches between batches, which an action may not
         "intake.py",  # the pure loop from events to rows, apart from windows and schedules

@@ -31,7 +31,7 @@ class Served:
 
     def post(self, path: str, body: object) -> None:
         """Ask for something that must succeed."""
-        headers = {"authorization": f"Bearer {self.key}"}
+        headers = {"authorization": f"Bearer {self.key}", "idempotency-key": uuid4().hex}
         told = httpx.post(f"{self.url}{path}", json=body, headers=headers)
         assert told.is_success, told.text
 

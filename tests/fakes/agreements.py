@@ -77,7 +77,7 @@ def ended(one: Agreement, at: datetime) -> Agreement:
     """Return the agreement as canceled at an instant."""
     return Agreement(
         replace(one.subscription, status=Status.CANCELED, canceled_at=at),
-        tuple(replace(item, active_until=at) for item in one.items),
+        tuple(item._replace(active_until=at) for item in one.items),
         one.periods,
     )
 

@@ -10,9 +10,12 @@ from uuid import UUID, uuid4
 
 import httpx
 import psycopg
+from litestar import Litestar
 from psycopg import sql
 
-from convergio.api.app import create
+from convergio.api.app import inside
+from convergio.api.hot import HotPath
+from convergio.billing import actions as billing
 from convergio.customers import actions as customers
 from convergio.identity import actions as identity
 from convergio.identity.model import Scope
@@ -29,8 +32,11 @@ CARD = "4242424242424242"
 class Api:
     """An open product, a client on it, and keys."""
 
-    def __init__(self, product: App, client: httpx.AsyncClient, runner: asyncio.Runner) -> None:
+    def __init__(
+        self, product: App, app: Litestar, client: httpx.AsyncClient, runner: asyncio.Runner
+    ) -> None:
         self.product = product
+        self.app = app
         self._client = client
         self._runner = runner
         self.admin = self.key(Scope.ADMIN)
@@ -59,6 +65,21 @@ class Api:
                 )
         return name, made.customer_id
 
+    def billed(self) -> str:
+        """Bill a new customer's first fee of 6.99 and return the number of the open invoice."""
+        _, customer_id = self.customer("pro")
+        billing.run(
+            self.product.database,
+            as_of=self.now,
+            now=self.now,
+            seller=self.product.settings.seller,
+            keyring=self.product.keyring,
+            grace=self.product.grace * 0,
+        )
+        with self.product.database.transaction() as tx:
+            (invoice,) = billing.page(tx, customer_id=customer_id)
+        return invoice.number_text
+
     def send(
         self,
         method: str,
@@ -68,8 +89,15 @@ class Api:
         key: str | None = "",
         **more: Any,  # noqa: ANN401 - what httpx takes
     ) -> httpx.Response:
-        """Send a request: as admin, as another key, or with None as nobody."""
+        """Send a request: as admin, as another key, or with None as nobody.
+
+        A change carries an Idempotency-Key of its own, as a careful client's does; the header can
+        be given, and with None it is left out.
+        """
         headers = dict(more.pop("headers", {}))
+        if method in {"POST", "PUT", "PATCH", "DELETE"}:
+            headers.setdefault("idempotency-key", uuid4().hex)
+        headers = {name: value for name, value in headers.items() if value is not None}
         if key is not None:
             headers.setdefault("authorization", f"Bearer {key or self.admin}")
         if isinstance(body, bytes):
@@ -108,20 +136,26 @@ def event(subject: str, event_id: str = "", **more: Any) -> dict[str, Any]:  # n
 
 
 @contextmanager
-def running(server: Embedded, template: str, home: Path) -> Iterator[Api]:
+def running(
+    server: Embedded,
+    template: str,
+    home: Path,
+    **chosen: Any,  # noqa: ANN401 - settings by name
+) -> Iterator[Api]:
     """Open a product on a database of its own, under a virtual clock, with the example catalog."""
     name = f"api_{uuid4().hex}"
     with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
-    settings = Settings(home=str(home), log_level="error")
+    settings = Settings(home=str(home), log_level="error", **chosen)
     with opened(settings, url=server.dsn(name), clock=VirtualClock(NOW)) as product:
-        served = create(product)
+        app = inside(product)
+        served = HotPath(product, app)
         answer = cast("Callable[..., Awaitable[None]]", served)  # the same protocol, other types
         transport = httpx.ASGITransport(answer, raise_app_exceptions=False)
         with asyncio.Runner() as runner:
             client = httpx.AsyncClient(transport=transport, base_url="http://test")
             try:
-                yield Api(product, client, runner)
+                yield Api(product, app, client, runner)
             finally:
                 runner.run(client.aclose())
                 served.close()

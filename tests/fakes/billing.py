@@ -3,6 +3,7 @@
 It counts an id once, holds and settles reservations, and misbehaves when told to.
 """
 
+import gzip
 import json
 import threading
 from collections.abc import Callable
@@ -58,7 +59,9 @@ class FakeBilling:
             return problem(401, "unauthenticated")
         match request.url.path.split("/")[2:]:
             case ["events"]:
-                return self._count(json.loads(request.content))
+                packed = request.headers.get("content-encoding") == "gzip"
+                body = gzip.decompress(request.content) if packed else request.content
+                return self._count(json.loads(body))
             case ["authorize"]:
                 return self._authorize(json.loads(request.content))
             case ["reservations", name, kind]:
@@ -93,13 +96,12 @@ class FakeBilling:
         if self.denial is not None:
             return denied(*self.denial)
         quantity = Decimal(body["quantity"])
+        if (name := f"rsv_{body['id']}") in self.held:
+            return allowed(name)
         if self.used + sum(self.held.values()) + quantity > self.limit:
             return denied(429, "limit_reached")
-        name = f"rsv_{len(self.held) + len(self.settled)}"
         self.held[name] = quantity
-        return httpx.Response(
-            200, json={"allowed": True, "reservation": name, "expires_at": RESETS_AT}
-        )
+        return allowed(name)
 
     def _settle(self, name: str, kind: str, body: dict[str, str]) -> httpx.Response:
         if name not in self.held and name not in self.settled:
@@ -124,6 +126,12 @@ def problem(status: int, code: str, **more: str) -> httpx.Response:
     """Return a problem document."""
     document = {"status": status, "code": code, "detail": "as told", **more}
     return httpx.Response(status, json=document)
+
+
+def allowed(reservation: str) -> httpx.Response:
+    """Return a permit."""
+    told = {"allowed": True, "reservation": reservation, "expires_at": RESETS_AT}
+    return httpx.Response(200, json=told)
 
 
 def denied(status: int, reason: str) -> httpx.Response:

@@ -11,11 +11,13 @@ from typing import Any
 from uuid import UUID
 
 from convergio.billing import actions as billing
-from convergio.billing.model import Invoice, Report
+from convergio.billing.model import Invoice
+from convergio.billing.reporting import Report
 from convergio.catalog import actions as catalog
 from convergio.crypto import rules as crypto_rules
 from convergio.crypto.actions import Keyring
 from convergio.customers import actions as customers
+from convergio.discounts import actions as discounts
 from convergio.infra.clock import VirtualClock
 from convergio.infra.db import Database
 from convergio.infra.settings import Seller
@@ -138,4 +140,5 @@ class Business:
                 *subscriptions.verify(tx),
                 *ledger.verify(tx),
                 *billing.verify(tx),
+                *discounts.verify(tx),
             ]

@@ -20,6 +20,7 @@ from convergio.billing.model import (
 )
 from convergio.kernel.money import Money
 from convergio.kernel.periods import Interval, Period, local, parse_instant, zone
+from convergio.metering.model import UsageKey
 from convergio.rating import Charge, Rated, proration, rate
 from convergio.rating.model import Flat, Package
 from convergio.subscriptions import rules as subscription_rules
@@ -108,7 +109,7 @@ def used_until_the_end(case: Case) -> None:
     gone = view(ended(agreement([packs], start), end))
     ((_, _, asked),) = owing.usage_requests(gone, book(packs), closed=end)
     used = sum(count for when, count in inputs["usage"] if asked.contains(day(when)))
-    usage = {(CUSTOMER, "questions", start): Decimal(used)}
+    usage: dict[UsageKey, Decimal] = {(CUSTOMER, "questions", start): Decimal(used)}
     (charge_,) = owing.owed(gone, book(packs), usage, closed=end).values()
     assert charge_.amount.text() == case["expected"]["amount"]
 
@@ -126,7 +127,7 @@ def taken(left: crediting.Left, amount: str) -> str:
     """Return how much of an amount can be taken back."""
     key = ChargeKey(CUSTOMER, day("2012-05-01"), Kind.FIXED, "")
     parts = left.take(CUSTOMER, key, Money.parse(amount, "usd").minor)
-    return Money(sum(part for _, part in parts), "usd").text()
+    return Money(sum(part for _, part, _ in parts), "usd").text()
 
 
 def credit_cap(case: Case) -> None:
@@ -157,7 +158,7 @@ def an_invoice(total: int) -> Invoice:
         [CUSTOMER],
         Numbers("CVG", 2024, 1, date(2024, 1, 1)),
         [b""],
-        net_days=14,
+        net_days=lambda _: 14,
         finalized_at=day("2024-01-01"),
         from_balance=[0],
     )

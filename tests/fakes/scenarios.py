@@ -7,13 +7,20 @@ a scenario expects is therefore what a run at each of its instants would have bi
 import tomllib
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from convergio.billing import actions as billing
-from convergio.billing import correcting
-from convergio.billing.model import CreditKind, Voiding
+from convergio.billing import correcting, redeeming
+from convergio.billing.model import CreditKind, CreditNote, Invoice, Voiding
+from convergio.customers import actions as customers
+from convergio.discounts import actions as discounts
+from convergio.discounts.model import Duration
+from convergio.discounts.model import Terms as CouponTerms
+from convergio.entitlements import grants
+from convergio.entitlements.model import Category, GrantTerms
 from convergio.infra.db import Database
 from convergio.kernel.money import Money
 from convergio.ledger import actions as ledger
@@ -21,6 +28,7 @@ from convergio.metering import actions as metering
 from convergio.subscriptions import actions as subscriptions
 from convergio.subscriptions import changes
 from convergio.subscriptions.model import Trial, TrialPolicy, When
+from convergio.taxes import actions as taxes
 from tests.fakes.business import SELLER, Business, at
 
 FOLDER = Path(__file__).parents[1] / "golden"
@@ -37,6 +45,7 @@ class Played:
     balance: str = "0.00"
     statuses: list[str] = field(default_factory=list)
     limits: list[str] = field(default_factory=list)
+    totals: list[list[str]] = field(default_factory=list)
 
 
 class Stage:
@@ -165,6 +174,39 @@ class Stage:
                 how=Voiding(value["how"]),
             )
 
+    def live_in(self, country: str) -> None:
+        with self.shop.database.transaction() as tx:
+            customers.update(tx, self.shop.keyring, self.customer_id, now=self.now, country=country)
+
+    def tax(self, source: str) -> None:
+        with self.shop.database.transaction() as tx:
+            taxes.apply(tx, source.encode(), now=self.now)
+
+    def redeem(self, value: dict[str, Any]) -> None:
+        """Offer a coupon, and redeem it."""
+        money = Money.parse(value["amount"], "usd") if "amount" in value else None
+        terms = CouponTerms(
+            code="CODE",
+            name="Code",
+            percent=Decimal(value["percent"]) if "percent" in value else None,
+            amount=None if money is None else money.minor,
+            currency=None if money is None else money.currency,
+            duration=Duration(value.get("duration", "once")),
+            periods=value.get("periods"),
+        )
+        with self.shop.database.transaction() as tx:
+            discounts.create(tx, terms, now=self.now)
+            redeeming.redeem(tx, customer_id=self.customer_id, code="CODE", now=self.now)
+
+    def grant(self, value: dict[str, Any]) -> None:
+        expires = at(value["expires"]) if "expires" in value else None
+        terms = GrantTerms(
+            key=f"grant {self.now}", category=Category.PROMOTIONAL, amount=value["amount"],
+            expires_at=expires,
+        )  # fmt: skip
+        with self.shop.database.transaction() as tx:
+            grants.create(tx, KEY, terms, now=self.now)
+
     def issuer(self) -> billing.Issuer:
         return billing.Issuer(SELLER, self.shop.keyring, self.now, self.now)
 
@@ -186,6 +228,7 @@ class Stage:
         assert found == [], found
         with self.shop.database.transaction() as tx:
             for invoice in self.shop.invoices():
+                played.totals.append(sums(invoice))
                 for line in billing.read(tx, self.shop.keyring, invoice).lines:
                     name = line.description.removesuffix(f": {line.reason}")
                     played.invoices.append(
@@ -198,6 +241,7 @@ class Stage:
                         ]
                     )
             for note in correcting.notes(tx, customer_id=self.customer_id):
+                played.totals.append(sums(note))
                 for credit in correcting.note_lines(tx, note):
                     played.notes.append(
                         [
@@ -214,6 +258,12 @@ class Stage:
             played.statuses = [f"{one.plan_key} {one.status}" for one in every]
             assert metering.verify(tx) == []
         return played
+
+
+def sums(document: Invoice | CreditNote) -> list[str]:
+    """Return a document's number, subtotal, discount, tax and total."""
+    minors = (document.subtotal, document.discount, document.tax, document.total)
+    return [document.number_text, *(Money(minor, document.currency).text() for minor in minors)]
 
 
 def shown(instant: datetime) -> str:

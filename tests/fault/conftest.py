@@ -32,7 +32,7 @@ def after(seed: int, figures: list[str]) -> Callable[[str], storm.Outcome]:
                 past[kind] = storm.rage(built, kind, seed)
             found = past[kind].journal.figures
             told = ", ".join(f"{found[name]:,} {name}" for name in sorted(found))
-            figures.append(f"{kind}: {told}; {past[kind].stored.total():,} events stored")
+            figures.append(f"{kind}: {told}; {past[kind].facts.stored.total():,} events stored")
         return past[kind]
 
     return outcome

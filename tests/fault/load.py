@@ -19,7 +19,8 @@ from typing import Any
 from tests.fault.stage import real_now
 
 LAST_TRY_SECONDS_MAX = 90.0
-BATCH_SIZES = (1, 1, 1, 5, 50, 200)
+BATCH_SIZES = (1, 1, 1, 5, 50)
+PAUSE_SECONDS_MAX = 0.02
 GIVES_UP = 0.04
 SENDS_AGAIN = 0.05
 
@@ -57,6 +58,7 @@ class Client(threading.Thread):
         self.journal = Journal()
         self.chance = Random(seed)
         self.ending = stop
+        self.turn = threading.Lock()  # held while it works: whoever has it has a client at rest
         self._port = port
         self._headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
         self._connection: HTTPConnection | None = None
@@ -66,7 +68,9 @@ class Client(threading.Thread):
         """Work until told to stop, then see the last request through."""
         try:
             while not self.ending.is_set():
-                self.work()
+                with self.turn:
+                    self.work()
+                time.sleep(self.chance.uniform(0.001, PAUSE_SECONDS_MAX))
         except Exception as error:  # noqa: BLE001 - the test reports what broke its client
             self.journal.problems.append(f"{self.name}: {type(error).__name__} {error}")
         finally:
@@ -126,7 +130,6 @@ class Sender(Client):
             self.journal.sent[event["subject"], event["id"]] = quantity
         if self._deliver(events, known=False) and self.chance.random() < SENDS_AGAIN:
             self._deliver(events, known=True)
-        time.sleep(self.chance.uniform(0.0, 0.02))
 
     def _deliver(self, events: list[dict[str, Any]], *, known: bool) -> bool:
         body = events[0] if len(events) == 1 else events
@@ -174,8 +177,11 @@ class Asker(Client):
         quantity = Decimal(self.chance.choice(["1", "2", "0.5"]))
         customer = type(self).current(self._denials)
         body = {"customer": customer, "meter": "questions", "quantity": str(quantity)}
+        self._counter += 1
+        body["id"] = f"{self.name}-{self._counter}"
         answer = self.ask("/v1/authorize", body, may_give_up=True)
         if answer is None:
+            self.journal.figures["asks given up"] += 1
             return
         status, told = answer
         if status == 429 and told["reason"] == "limit_reached":
@@ -188,7 +194,6 @@ class Asker(Client):
             return
         self.journal.figures["allowed"] += 1
         self._settle(customer, told["reservation"], quantity)
-        time.sleep(self.chance.uniform(0.0, 0.02))
 
     def _settle(self, customer: str, reservation: str, quantity: Decimal) -> None:
         what = self.chance.choice(["commit", "commit", "release", "forget"])

@@ -4,6 +4,7 @@ Everything runs as a person would run it: `convergio serve`, `convergio bill` an
 `convergio verify` are processes, the database is the embedded one with its usual settings.
 """
 
+import ctypes
 import json
 import os
 import secrets
@@ -15,8 +16,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -36,6 +37,11 @@ def seed() -> int:
     return int(os.environ.get("FAULT_SEED") or secrets.randbits(32))
 
 
+def kills(usual: int) -> int:
+    """How often each thing is killed: FAULT_KILLS, or what is usual for it."""
+    return int(os.environ.get("FAULT_KILLS") or usual)
+
+
 def real_now() -> datetime:
     """The instant that the server processes live in too: they read the real clock."""
     return datetime.now(UTC)  # noqa: TID251 - a test of real processes is an edge
@@ -43,12 +49,14 @@ def real_now() -> datetime:
 
 @dataclass
 class Stage:
-    """Processes and a database to kill."""
+    """Processes and a database to kill; `through` is a proxy's folder, for the server alone."""
 
     home: Path
     embedded: postgres.Embedded
     port: int
     database: str = "convergio"
+    through: Path | None = None
+    settings: dict[str, str] = field(default_factory=dict)
     log: list[Path] = field(default_factory=list)
     server: subprocess.Popen[bytes] | None = None
 
@@ -62,7 +70,8 @@ class Stage:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("CONVERGIO_")}
         kept.pop("PYTHONDONTWRITEBYTECODE", None)
         kept |= {"CONVERGIO_HOME": str(self.home), "CONVERGIO_LOG_LEVEL": "warning"}
-        return kept | {"DATABASE_URL": self.dsn, "PYTHONPYCACHEPREFIX": BYTECODE.name}
+        kept |= {"DATABASE_URL": self.dsn, "PYTHONPYCACHEPREFIX": BYTECODE.name}
+        return kept | self.settings
 
     def command(self, *arguments: str) -> Any:  # noqa: ANN401 - the command's own JSON
         """Run a command to its end and return the JSON of its last line."""
@@ -77,9 +86,13 @@ class Stage:
         """Start a command in a session of its own, so that it dies with all its children."""
         log = self.home / f"{arguments[0]}-{len(self.log)}.log"
         self.log.append(log)
+        environment = self.environment()
+        if self.through is not None:
+            embedded = replace(self.embedded, socket=self.through)
+            environment["DATABASE_URL"] = embedded.dsn(self.database)
         with log.open("wb") as output:
             return subprocess.Popen(
-                [*COMMAND, *arguments], env=self.environment(), start_new_session=True,
+                [*COMMAND, *arguments], env=environment, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             )  # fmt: skip
 
@@ -115,7 +128,7 @@ class Stage:
     def kill_worker(self, place: float) -> bool:
         """Kill -9 one of the server's worker processes; its parent starts another."""
         assert self.server is not None
-        workers = [pid for pid in children(self.server.pid) if b"spawn_main" in _words(pid)]
+        workers = [pid for pid in children(self.server.pid) if b"spawn_main" in words(pid)]
         return bool(workers) and kill(workers[int(place * len(workers))])
 
     def stop_server(self) -> None:
@@ -135,11 +148,13 @@ class Stage:
         postmaster = self.postmaster
         family = [postmaster, *children(postmaster)]
         kill(postmaster)
+        with suppress(ChildProcessError):  # it is ours where orphans are adopted
+            os.waitpid(postmaster, 0)
         return family
 
     def kill_backend(self, place: float) -> bool:
         """Kill -9 one database session of ours; the database then restarts all by itself."""
-        backends = [pid for pid in children(self.postmaster) if b"convergio" in _words(pid)]
+        backends = [pid for pid in children(self.postmaster) if b"convergio" in words(pid)]
         return bool(backends) and kill(backends[int(place * len(backends))])
 
     def start_postgres(self) -> None:
@@ -157,6 +172,7 @@ class Stage:
 @contextmanager
 def built() -> Iterator[Stage]:
     """Build a stage with an empty database, and clear it away."""
+    _adopt_orphans()
     home = Path(tempfile.mkdtemp(prefix="convergio-fault-"))
     home.chmod(0o755)
     with socket.socket() as free:
@@ -170,6 +186,16 @@ def built() -> Iterator[Stage]:
             stage.kill_server()
         postgres.stop(home / "postgres", immediately=True)
         shutil.rmtree(home)
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of what our dead children leave behind (prctl(2), PR_SET_CHILD_SUBREAPER).
+
+    Postgres starts again once its old process is collected; whoever does that by default may take
+    seconds. Elsewhere than on Linux this does nothing, and the tests are slower.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 
 
 def kill(pid: int) -> bool:
@@ -202,7 +228,8 @@ def children(pid: int) -> list[int]:
     return sorted(found)
 
 
-def _words(pid: int) -> bytes:
+def words(pid: int) -> bytes:
+    """Return the command line of a process."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

@@ -130,9 +130,9 @@ def _(api: Api) -> None:
         quantity(api, value, 422)
 
 
-@attack("QTY-07", "a truth, a list or a mapping for a quantity")
+@attack("QTY-07", "a truth, a list, a mapping or null for a quantity")
 def _(api: Api) -> None:
-    values: tuple[object, ...] = (True, False, [], {}, [1])
+    values: tuple[object, ...] = (True, False, [], {}, [1], None)
     for value in values:
         quantity(api, value, 422)
 
@@ -249,6 +249,78 @@ def _(api: Api) -> None:
     assert (quota["reserved"], quota["remaining"]) == ("0", "50")
 
 
+@attack("TIME-07", "an anchor on the 31st")
+def _(api: Api) -> None:
+    name, _ = api.customer()
+    body = {"customer": name, "plan": "pro", "start": "2024-10-31T00:00:00Z"}
+    assert api.post("/v1/subscriptions", body).status_code == 201
+    ends = []
+    for at in ("2024-11-05", "2024-12-05", "2025-01-05"):
+        old = event(name, time=f"{at}T00:00:00Z")
+        assert api.post("/v1/events", old).status_code == 202
+    with api.product.database.transaction() as tx:
+        query = b"""SELECT start_at, end_at FROM usage_total JOIN customer_directory USING
+            (customer_id) WHERE customer_key = %s AND dimensions = '' GROUP BY 1, 2 ORDER BY 1"""
+        for start, end in tx.raw.execute(query, [name]).fetchall():
+            ends.append((start.strftime("%m-%d"), end.strftime("%m-%d")))
+    assert ends == [("10-31", "11-30"), ("11-30", "12-31"), ("12-31", "01-31")]
+
+
+@attack("TEN-07", "a key that may only read credits, voids and gives up an invoice")
+def _(api: Api) -> None:
+    key = api.key(*(s for s in Scope if s.value.endswith(":read")))
+    before = api.count("credit_note")
+    for verb, body in (
+        ("credit", {"reason": "x"}),
+        ("void", {"how": "waive"}),
+        ("uncollectible", None),
+    ):
+        refused(api.post(f"/v1/invoices/CVG-2025-000001/{verb}", body, key=key), 403)
+    assert api.count("credit_note") == before
+
+
+@attack("TEN-08", "a customer's own key asks for what is the seller's alone")
+def _(api: Api) -> None:
+    _, customer_id = api.customer("pro")
+    key = api.key(*Scope, customer_id=customer_id)
+    refused(api.get("/v1/customers", key=key), 403)
+    refused(api.post("/v1/customers", {"key": "mine"}, key=key), 403)
+    refused(api.post("/v1/catalog/apply", b"currency: usd", key=key), 403)
+    refused(api.post("/v1/catalog/plan", b"currency: usd", key=key), 403)
+
+
+@attack("TEN-16", "two customers use the same id for their events")
+def _(api: Api) -> None:
+    names = [api.customer()[0] for _ in range(2)]
+    sent = api.post("/v1/events", [event(name, "same-id") for name in names])
+    assert sent.json()["accepted"] == 2
+    for name in names:
+        usage = api.get(f"/v1/usage?meter=questions&customer={name}").json()["usage"]
+        assert usage[0]["quantity"] == "1"
+
+
+@attack("MASS-02", "an invoice is told that it is paid and comes to nothing")
+def _(api: Api) -> None:
+    body = {"status": "paid", "total": 0}
+    for method in ("PATCH", "PUT", "DELETE", "POST"):
+        refused(api.send(method, "/v1/invoices/CVG-2025-000001", body), 405)
+    told = refused(api.post("/v1/invoices/CVG-2025-000001/void", {"how": "waive", **body}), 422)
+    assert told["field"] in body
+
+
+@attack("MASS-03", "a subscription is told that its trial never ends")
+def _(api: Api) -> None:
+    name, customer_id = api.customer("pro")
+    key = api.key(Scope.SUBSCRIPTIONS_WRITE, Scope.SUBSCRIPTIONS_READ, customer_id=customer_id)
+    (shown,) = api.get(f"/v1/subscriptions?customer={name}", key=key).json()["subscriptions"]
+    body = {"customer": name, "trial_end": "2099-01-01T00:00:00Z"}
+    told = refused(api.post("/v1/subscriptions/change", body, key=key), 422)
+    assert told["field"] == "trial_end"
+    where = f"/v1/customers/{name}/subscriptions/{shown['id']}"
+    refused(api.send("PATCH", where, {"trial_end": "2099-01-01"}, key=key), 405)
+    assert api.get(where, key=key).json() == shown
+
+
 @attack("KEY-03", "a key whose checksum is wrong")
 def _(api: Api) -> None:
     good = api.key(Scope.USAGE_READ)
@@ -293,6 +365,26 @@ def _(api: Api) -> None:
     assert api.count("invoice") >= 0
 
 
+@attack("INJ-03", "wild cards where a name is looked for")
+def _(api: Api) -> None:
+    api.customer()
+    for text in ("%25", "_%25", "%5C%25", "c-%25"):
+        refused(api.get(f"/v1/customers/{text}"), 404)
+        refused(api.get(f"/v1/usage?meter=questions&customer={text}"), 404)
+        assert api.get(f"/v1/subscriptions?plan={text}").json()["subscriptions"] == []
+        assert api.get(f"/v1/invoices?series={text}").json()["invoices"] == []
+        found = api.get(f"/v1/customers?email={text}")
+        assert found.status_code == 422 or found.json()["customers"] == []
+
+
+@attack("INJ-17", "a file name of the asker's own")
+def _(api: Api) -> None:
+    path = "/v1/usage?meter=questions&format=csv&filename=../../etc/passwd&name=x"
+    found = api.get(path)
+    assert found.headers["content-disposition"] == 'attachment; filename="usage.csv"'
+    refused(api.get("/v1/invoices/..%2f..%2fetc%2fpasswd/pdf"), 404, 422)
+
+
 @attack("INJ-12", "line feeds and terminal codes in what is logged")
 def _(api: Api) -> None:
     headers = {"user-agent": "x\x1b[31m"}
@@ -326,6 +418,31 @@ def _(api: Api) -> None:
     headers = {"content-type": "multipart/form-data; boundary=b"}
     for path in ("/v1/events", "/v1/authorize", "/v1/customers"):
         refused(api.post(path, part * 10_000 + b"--b--", headers=headers), 400, 413, 415)
+
+
+@attack("DOS-07", "usage of a hundred years by the minute")
+def _(api: Api) -> None:
+    ages = "from=1925-01-01T00:00:00Z&to=2025-01-01T00:00:00Z"
+    for question in (
+        f"by=minute&{ages}", f"by=hour&{ages}", "by=minute", f"by=day&by_group=true&{ages}",
+        "by=minute&by_group=true&from=2025-01-01T00:00:00Z",
+    ):  # fmt: skip
+        told = refused(api.get(f"/v1/usage?meter=questions&{question}"), 422)
+        assert (told["code"], told["field"]) == ("too_costly", "by")
+        assert "closer" in told["detail"]
+    for question in ("by=minute&from=2025-01-14T00:00:00Z", "by=hour&by_group=true", "by=day"):
+        assert api.get(f"/v1/usage?meter=questions&{question}").status_code == 200
+    groups = "&".join(f"group_by=p{number}" for number in range(50))
+    assert api.get(f"/v1/usage?meter=questions&{groups}").status_code == 200  # no such parameter
+
+
+@attack("DOS-10", "a document in five thousand ranges")
+def _(api: Api) -> None:
+    number = api.billed()
+    whole = api.get(f"/v1/invoices/{number}/pdf")
+    parts = ",".join(["0-0"] * 5_000)
+    found = api.get(f"/v1/invoices/{number}/pdf", headers={"range": f"bytes={parts}"})
+    assert (found.status_code, len(found.content)) == (200, len(whole.content))
 
 
 @attack("PAN-01", "a card number in a property, an address or a key")

@@ -8,6 +8,7 @@ import pytest
 
 from convergio.billing import actions as billing
 from convergio.billing.model import Status
+from convergio.billing.reporting import Report
 from convergio.crypto.errors import MissingDataKey
 from convergio.infra.db import Database
 from convergio.infra.settings import Seller
@@ -185,7 +186,7 @@ def test_a_line_of_nothing_parks_that_customer_alone_until_it_is_gone(shop: Busi
     with shop.database.transaction() as tx:
         (item,) = tx.tuples(
             "SELECT item_id FROM subscription_item JOIN price USING (price_id)"
-            " WHERE customer_id = %(bad)s AND kind = 'fixed'",
+            " WHERE subscription_item.customer_id = %(bad)s AND kind = 'fixed'",
             bad=bad,
         )
         tx.raw.execute(stray, [UUID(int=9), bad])
@@ -243,22 +244,88 @@ def test_a_dry_run_says_the_same_and_leaves_nothing(shop: Business) -> None:
 
 
 def test_two_runs_at_once_bill_each_boundary_once(shop: Business, now: datetime) -> None:
-    ids = shop.customers([f"c{number}" for number in range(700)])
+    ids = shop.customers([f"c{number}" for number in range(1_200)])
     with shop.database.transaction() as tx:
         subscriptions.create_many(
             tx, customer_ids=list(ids.values()), plan_key="pro", start=at("2024-12-01"), now=now
         )
     with ThreadPoolExecutor(2) as pool:
         reports = list(pool.map(shop.bill, ["2025-01-02", "2025-01-02"]))
-    assert sum(one.invoices for one in reports) == 1_400
-    assert [one.number for one in shop.invoices()] == list(range(1, 1_401))
+    assert sum(one.invoices for one in reports) == 2_400
+    assert [one.number for one in shop.invoices()] == list(range(1, 2_401))
+    assert [one.customers + one.elsewhere for one in reports] == [1_200, 1_200]
     assert shop.verify() == []
+
+
+def test_a_page_that_another_run_began_later_and_billed_as_far_is_left_to_it(
+    shop: Business, now: datetime
+) -> None:
+    ids = shop.customers([f"c{number}" for number in range(1_100)])
+    with shop.database.transaction() as tx:
+        subscriptions.create_many(
+            tx, customer_ids=list(ids.values()), plan_key="pro", start=at("2025-01-01"), now=now
+        )
+    others: list[Report] = []
+
+    def let_another_run(_: int) -> None:
+        if not others:
+            others.append(shop.bill("2025-01-15"))
+
+    heard = shop.bill("2025-01-15", progress=let_another_run)
+    assert (heard.invoices, heard.customers, heard.elsewhere) == (1_000, 1_000, 100)
+    assert (others[0].invoices, others[0].customers, others[0].elsewhere) == (100, 1_100, 0)
+    assert heard.value()["customers_elsewhere"] == 100
+
+
+def test_a_run_that_reaches_further_bills_what_a_shorter_one_did(
+    shop: Business, now: datetime
+) -> None:
+    ids = shop.customers([f"c{number}" for number in range(1_100)])
+    with shop.database.transaction() as tx:
+        subscriptions.create_many(
+            tx, customer_ids=list(ids.values()), plan_key="pro", start=at("2025-01-01"), now=now
+        )
+    others: list[Report] = []
+
+    def let_another_run(_: int) -> None:
+        if not others:
+            others.append(shop.bill("2025-01-15"))
+
+    heard = shop.bill("2025-02-02", progress=let_another_run)
+    assert (heard.invoices, heard.elsewhere) == (2_100, 0)
+    assert others[0].invoices == 100
+    assert shop.verify() == []
+
+
+def test_usage_that_came_before_a_run_is_billed_by_it_or_a_later_one(shop: Business) -> None:
+    acme = shop.customer("acme")
+    shop.subscribe(acme, "pro", "2024-11-01")
+    shop.bill("2024-12-02")
+    shop.use("acme", 600, "2024-12-10")
+    assert shop.bill("2025-01-02").elsewhere == 0
+    assert shop.lines(shop.invoices()[-1])[-1] == ("usage", "usage", 100)
+
+
+def test_workers_bill_what_one_process_would(shop: Business, now: datetime) -> None:
+    ids = shop.customers([f"c{number}" for number in range(4_100)])
+    with shop.database.transaction() as tx:
+        subscriptions.create_many(
+            tx, customer_ids=list(ids.values()), plan_key="pro", start=at("2025-01-01"), now=now
+        )
+    heard: list[int] = []
+    dry = shop.bill("2025-01-15", workers=2, dry_run=True)
+    report = shop.bill("2025-01-15", workers=2, progress=heard.append)
+    assert dry == report
+    assert (report.invoices, report.totals, sum(heard)) == (4_100, {"usd": 4_100 * 699}, 4_100)
+    assert sorted(one.number for one in shop.invoices()) == list(range(1, 4_101))
+    assert shop.verify() == []
+    assert shop.bill("2025-01-15", workers=2).invoices == 0
 
 
 def test_a_killed_batch_leaves_no_gap_and_the_next_run_goes_on(
     shop: Business, now: datetime
 ) -> None:
-    ids = shop.customers([f"c{number}" for number in range(700)])
+    ids = shop.customers([f"c{number}" for number in range(1_200)])
     with shop.database.transaction() as tx:
         subscriptions.create_many(
             tx, customer_ids=list(ids.values()), plan_key="pro", start=at("2025-01-01"), now=now
@@ -272,10 +339,10 @@ def test_a_killed_batch_leaves_no_gap_and_the_next_run_goes_on(
 
     with pytest.raises(Killed):
         shop.bill("2025-01-15", progress=die)
-    assert len(shop.invoices()) == 500
+    assert len(shop.invoices()) == 1_000
     assert shop.verify() == []
     assert shop.bill("2025-01-15").invoices == 200
-    assert [one.number for one in shop.invoices()] == list(range(1, 701))
+    assert [one.number for one in shop.invoices()] == list(range(1, 1_201))
     assert shop.verify() == []
 
 

@@ -37,9 +37,8 @@ def closed(shop: Business) -> Any:  # noqa: ANN401 - a column
 def seen(shop: Business, until: str) -> int:
     """Return how many periods a run up to an instant would look at."""
     with shop.database.transaction() as tx:
-        (view,) = subscriptions.for_billing(
-            tx, after=None, limit=10, until=at(until), now=at(until)
-        )
+        everyone = subscriptions.customers_in(tx, first=UUID(int=0), until=None)
+        (view,) = subscriptions.for_customers(tx, everyone, until=at(until), now=at(until))
     return sum(len(p) for one in view.agreements for p in one.periods.values())
 
 
@@ -104,3 +103,14 @@ def test_a_mark_that_lies_is_found_by_the_full_recompute(shop: Business, acme: U
         tx.raw.execute("DELETE FROM invoice_line WHERE kind = 'usage'")
     assert shop.bill("2024-12-03").invoices == 0
     assert any(one.where.startswith("closed period of") for one in shop.verify())
+
+
+def test_who_leaves_within_the_grace_is_asked_for_the_last_usage(shop: Business) -> None:
+    leaver = shop.customer("leaver")
+    shop.subscribe(leaver, "pro", "2024-12-01")
+    shop.bill("2024-12-02")
+    shop.use("leaver", 600, "2024-12-05")
+    shop.cancel(leaver, "2024-12-20T12:00:00Z", at_period_end=False)
+    assert shop.bill("2024-12-20T12:30:00Z").invoices == 0, "the grace is not over"
+    assert shop.bill("2024-12-20T13:30:00Z").totals == {"usd": 100}
+    assert shop.verify() == []

@@ -14,6 +14,7 @@ from convergio.infra.settings import Seller
 from convergio.ledger import actions as ledger
 from convergio.ledger.model import Account
 from convergio.payments import actions as payments
+from convergio.payments import checking
 from convergio.payments.gateways.sandbox import Sandbox
 from tests.fakes.business import Business
 
@@ -43,7 +44,7 @@ def test_what_a_run_billed_is_collected_and_every_check_agrees(
     later = now + timedelta(days=1)
     assert payments.collect_due(shop.database, gateways, now=later).succeeded == 1
     with shop.database.transaction() as tx:
-        assert payments.verify(tx) == []
+        assert checking.verify(tx) == []
         assert ledger.balance(tx, customers["tok_ok"], Account.RECEIVABLE, "usd").minor == 0
     assert shop.verify() == []
 

@@ -2,7 +2,7 @@
 
 import base64
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
@@ -19,6 +19,15 @@ from convergio.infra.db import Database, Raw, Row, Tx
 from convergio.infra.ids import typeid
 from convergio.kernel.errors import Invalid
 
+PARTS = {
+    "street": "Mill Lane 5",
+    "postal_code": "LS1 4AP",
+    "city": "Leeds",
+    "region": "Yorkshire",
+    "sdi_code": "CVG4711",
+    "pec": "ada@pec.example",
+    "purchase_order": "PO-0815",
+}
 ADA = {
     "name": "Ada Lovelace",
     "email": "Ada@Example.com",
@@ -128,6 +137,65 @@ def test_cry_01_a_sealed_field_swapped_in_the_database_is_not_shown(
             tx.raw.execute(statement.encode(), [customer_id])
             with pytest.raises(DamagedSeal, match="sealed_name"):
                 actions.personal(tx, keyring, customer_id)
+
+
+def test_an_address_in_parts_and_the_way_of_e_invoices_are_sealed_too(
+    tx: Tx, keyring: Keyring, now: datetime
+) -> None:
+    made = actions.create(tx, keyring, key="acme", now=now, country="GB", **ADA, **PARTS)
+    assert actions.personal(tx, keyring, made.customer_id) == Personal(**ADA, **PARTS)
+    both = actions.personal_many(tx, keyring, [made.customer_id])
+    assert both == {made.customer_id: Personal(**ADA, **PARTS)}
+    with tx.raw.cursor() as cursor, cursor.copy("COPY customer TO STDOUT") as rows:
+        dump = b"".join(bytes(row) for row in rows)
+    for text in PARTS.values():
+        assert text.encode() not in dump
+        assert text.encode().hex().encode() not in dump
+
+
+def test_a_change_keeps_what_it_does_not_name_and_forgets_what_is_none(
+    tx: Tx, keyring: Keyring, now: datetime
+) -> None:
+    made = actions.create(tx, keyring, key="acme", now=now, country="GB", **ADA, **PARTS)
+    later = now + timedelta(days=1)
+    changed = actions.update(
+        tx, keyring, made.customer_id, now=later, email="eve@example.com", pec=None, locale="it"
+    )
+    assert (changed.country, changed.locale, changed.updated_at) == ("GB", "it", later)
+    assert actions.get(tx, made.customer_id) == changed
+    expected = Personal(**(ADA | PARTS | {"email": "eve@example.com", "pec": None}))
+    assert actions.personal(tx, keyring, made.customer_id) == expected
+    assert actions.find_by_email(tx, keyring, "eve@example.com") == [changed]
+    assert actions.find_by_email(tx, keyring, "ada@example.com") == []
+    facts = tx.raw.execute("SELECT type, data FROM outbox_event ORDER BY outbox_id").fetchall()
+    assert facts == [("customer.created", {}), ("customer.updated", {})]
+
+
+def test_a_wrong_change_changes_nothing(tx: Tx, keyring: Keyring, now: datetime) -> None:
+    made = actions.create(tx, keyring, key="acme", now=now, country="GB", **ADA, **PARTS)
+    for wrong in ({"city": None}, {"country": "Italy"}, {"sdi_code": "x"}, {"tax_exempt": "?"}):
+        with pytest.raises(Invalid):
+            actions.update(tx, keyring, made.customer_id, now=now, **wrong)
+    assert actions.get(tx, made.customer_id) == made
+    assert actions.personal(tx, keyring, made.customer_id) == Personal(**ADA, **PARTS)
+    with pytest.raises(CustomerNotFound):
+        actions.update(tx, keyring, uuid4(), now=now, name="Nobody")
+
+
+def test_another_tax_id_is_one_that_nobody_verified(
+    tx: Tx, keyring: Keyring, now: datetime
+) -> None:
+    made = actions.create(tx, keyring, key="acme", now=now, **ADA)
+    who = made.customer_id
+    assert made.tax_id_verified_at is None
+    seen = actions.set_tax_id_verified(tx, keyring, who, verified=True, now=now)
+    assert seen.tax_id_verified_at == now
+    assert actions.update(tx, keyring, who, now=now, name="Ada").tax_id_verified_at == now
+    assert actions.update(tx, keyring, who, now=now, tax_id="GB1").tax_id_verified_at is None
+    assert actions.personal(tx, keyring, who).tax_id == "GB1"
+    actions.update(tx, keyring, who, now=now, tax_id=None)
+    with pytest.raises(Invalid, match="no tax id"):
+        actions.set_tax_id_verified(tx, keyring, who, verified=True, now=now)
 
 
 def test_a_taken_key_is_a_conflict_and_changes_nothing(

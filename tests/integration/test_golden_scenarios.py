@@ -20,6 +20,7 @@ def check(database: Database, path: Path) -> None:
         "balance": played.balance,
         "statuses": played.statuses,
         "limits": played.limits,
+        "totals": played.totals,
     }
     wanted = {"credit_notes": [], "balance": "0.00", **expected}
     assert {name: found[name] for name in wanted} == wanted, scenario["title"]

@@ -21,6 +21,8 @@ from convergio.subscriptions import actions as subscriptions
 from convergio.subscriptions.model import Status
 from convergio_client.lease import Slice
 from tests.fakes import quotas
+from tests.fakes.meters import NOW
+from tests.fakes.quota import CATALOG, Desk
 from tests.fakes.quotas import METER
 
 MINUTE = timedelta(seconds=60)
@@ -319,3 +321,16 @@ def test_usage_of_leases_is_usage_like_any_other(database: Database, now: dateti
         assert metering.verify(tx) == []
     found = gate.quota("acme", METER, now=now)
     assert (found.used, found.reserved) == (D("3.5"), D(0))
+
+
+def test_what_is_not_a_sum_cannot_be_leased(database: Database) -> None:
+    top = (
+        b"  - {key: top, name: Top, event: ai.request, aggregation: max, value: size,\n"
+        b"     where: {size: {exists: true}}}\nplans:"
+    )
+    kept = CATALOG.replace(b"keep: [status, model]", b"keep: [status, model, size]")
+    desk = Desk(database, source=kept.replace(b"plans:", top))
+    desk.subscribe("ten", "acme")
+    with pytest.raises(Invalid) as caught:
+        desk.gate.leases.acquire("acme", "top", D(5), now=NOW)
+    assert caught.value.code == "not_leasable"

@@ -1,6 +1,5 @@
 """The ledger on a real database: balanced, above zero, and honest about what it does not know."""
 
-from dataclasses import replace
 from datetime import datetime
 from uuid import UUID, uuid4
 
@@ -26,8 +25,7 @@ def sale(now: datetime) -> Transfer:
 
 @pytest.fixture
 def payment(sale: Transfer) -> Transfer:
-    return replace(
-        sale,
+    return sale._replace(
         transfer_id=uuid4(),
         kind=Kind.PAYMENT,
         source_id=ATTEMPT,
@@ -50,13 +48,15 @@ def test_balances_are_debits_less_credits_and_sum_to_zero(
         Account.GATEWAY_FEES: 0,
         Account.CUSTOMER_CREDIT: 0,
         Account.WRITE_OFF: 0,
+        Account.TAX_PAYABLE: 0,
+        Account.BANK: 0,
     }
     assert sum(one.minor for one in actions.totals(tx).values()) == 0
     assert actions.balance(tx, UUID(int=9), Account.RECEIVABLE, "usd") == Money.zero("usd")
 
 
 def test_what_a_source_posted_is_read_by_kind(tx: Tx, sale: Transfer, payment: Transfer) -> None:
-    actions.post_many(tx, [sale, replace(sale, transfer_id=uuid4()), payment])
+    actions.post_many(tx, [sale, sale._replace(transfer_id=uuid4()), payment])
     (invoiced,) = actions.posted(tx, [CUSTOMER], kind=Kind.INVOICE)
     assert (invoiced.source_id, invoiced.amount) == (INVOICE, 1_328)
     (paid,) = actions.posted(tx, [CUSTOMER], kind=Kind.PAYMENT)
@@ -68,20 +68,20 @@ def test_a_transfer_of_nothing_or_less_is_refused_with_all_beside_it(
     tx: Tx, sale: Transfer, payment: Transfer, minor: int
 ) -> None:
     with pytest.raises(Fault):
-        actions.post_many(tx, [payment, replace(sale, amount=Money(minor, "usd"))])
+        actions.post_many(tx, [payment, sale._replace(amount=Money(minor, "usd"))])
     assert actions.totals(tx) == {}
 
 
 def test_a_transfer_needs_two_accounts_and_an_id_of_its_own(tx: Tx, sale: Transfer) -> None:
     with pytest.raises(Fault):
-        actions.post_many(tx, [replace(sale, credit_account=Account.RECEIVABLE)])
+        actions.post_many(tx, [sale._replace(credit_account=Account.RECEIVABLE)])
     with pytest.raises(psycopg.errors.UniqueViolation), tx.savepoint():
         actions.post_many(tx, [sale, sale])
     assert actions.totals(tx) == {}
 
 
 def test_verify_names_an_unknown_account_and_a_second_currency(tx: Tx, sale: Transfer) -> None:
-    other = replace(sale, transfer_id=uuid4(), amount=Money(1, "eur"))
+    other = sale._replace(transfer_id=uuid4(), amount=Money(1, "eur"))
     actions.post_many(tx, [sale])
     assert actions.verify(tx) == []
     actions.post_many(tx, [other])

@@ -16,7 +16,7 @@ from convergio.kernel.errors import Invalid, OutcomeUnknown, Unavailable
 from convergio.kernel.money import Money
 from convergio.ledger import actions as ledger
 from convergio.ledger.model import Account, Kind, Transfer
-from convergio.payments import actions
+from convergio.payments import actions, checking
 from convergio.payments.gateways.protocol import ChargeRequest, ChargeResult, Gateway
 from convergio.payments.gateways.sandbox import Sandbox
 from convergio.payments.model import CollectReport
@@ -136,7 +136,7 @@ class World:
 
     def differences(self) -> list[str]:
         with self.database.transaction() as tx:
-            return [str(one) for one in actions.verify(tx)]
+            return [str(one) for one in checking.verify(tx)]
 
 
 @pytest.fixture

@@ -78,6 +78,7 @@ def test_a_quota_says_all_that_a_page_needs(api: Api) -> None:
         "reserved": "600",
         "remaining": None,
         "overage": "0",
+        "credit": "0",
         "access": "full",
         "reason": "spend_cap",
         "spend_cap": {"amount": "1.00", "currency": "usd"},

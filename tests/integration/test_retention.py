@@ -1,7 +1,7 @@
 """Old months go only when their archive is proved, and nothing of them comes in again."""
 
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, KeysView
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -351,3 +351,25 @@ def test_an_unavailable_database_leaves_a_run_to_be_repeated(
             archives.retained(database, tmp_path)
     assert usage.stored(database) == 7
     assert len(archives.retained(database, tmp_path)) == 2
+
+
+def test_a_boundary_that_moves_while_a_batch_is_read_keeps_it_out(
+    database: Database, tmp_path: Path
+) -> None:
+    archives.bare(database, keys=("acme",))
+    ingestor = Ingestor(database)
+    usage.send(ingestor, event("e1", time=archives.at(20, month=11)), now=NOW, importing=True)
+
+    class Moving(dict[str, object]):
+        """Data that lets the boundary move, and the process see it, when it is read first."""
+
+        def keys(self) -> KeysView[str]:
+            if usage.stored(database):
+                archives.retained(database, tmp_path, months=23)
+                ingestor.customer("nobody", now=NOW + timedelta(seconds=2))
+            return super().keys()
+
+    late = event("late", time=archives.at(21, month=11), data=Moving(quantity=1))
+    assert usage.send(ingestor, late, now=NOW, importing=True) == ["time_too_old"]
+    assert usage.stored(database) == 0
+    assert usage.differences(database) == []

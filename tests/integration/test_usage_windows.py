@@ -14,6 +14,10 @@ from convergio.kernel.periods import Interval, Period
 from convergio.metering import actions as metering
 from convergio.metering.ingest import Ingestor
 from convergio.metering.model import Limit, Segment
+from convergio.subscriptions import actions as subscriptions
+from convergio.subscriptions import changes
+from convergio.subscriptions.model import Trial, When
+from tests.fakes.business import Business, at
 from tests.fakes.meters import NOW, event
 from tests.fakes.usage import (
     FEBRUARY,
@@ -299,3 +303,25 @@ def test_no_total_goes_below_zero_or_to_nan_whatever_writes_it(
         with pytest.raises((pg.CheckViolation, pg.NumericValueOutOfRange)):
             _set_used(database, value)
     assert counted(database, [acme]) == 1
+
+
+def test_two_changes_at_one_instant_that_end_where_they_began_leave_a_window_to_count_in(
+    database: Database,
+) -> None:
+    shop = Business(database, at("2024-04-06"))
+    acme = shop.customer("acme")
+    with database.transaction() as tx:
+        subscriptions.create(
+            tx, customer_id=acme, plan_key="pro", start=at("2024-04-06"), now=at("2024-04-06"),
+            trial=Trial(30),
+        )  # fmt: skip
+    shop.use("acme", 1, "2024-04-11")
+    for plan in ("team", "pro"):
+        with database.transaction() as tx:
+            changes.change(
+                tx, customer_id=acme, plan_key=plan, when=When.NOW, now=at("2024-04-25T18:53:22Z")
+            )
+    shop.use("acme", 10, "2024-05-03")
+    with database.transaction() as tx:
+        assert tx.value("SELECT sum(used) FROM usage_total") == 11
+    assert shop.verify() == []

@@ -1,6 +1,5 @@
 """However often a subscription is changed, nobody gains by it and no unit is free twice."""
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from convergio.billing import owing, rules
 from convergio.billing.model import Billed, ChargeKey
 from convergio.kernel.periods import Period
+from convergio.metering.model import UsageKey
 from convergio.rating.model import Flat, Graduated, Package, Percentage, Tier, Unit, Volume
 from convergio.rating.rules import Segment, allowance, rate, rate_segment
 from convergio.subscriptions.model import Agreement, BillingView, Item
@@ -45,8 +45,8 @@ def changed(seconds: list[int], *, credited: bool = True) -> list[BillingView]:
     views = [view(whole)]
     for number, second in enumerate(seconds, 1):
         moment = START + timedelta(seconds=second)
-        last = replace(
-            items[-1], active_until=moment, credited=credited, end_reason=f"change {number}"
+        last = items[-1]._replace(
+            active_until=moment, credited=credited, end_reason=f"change {number}"
         )
         following = HIGH if number % 2 else LOW
         items[-1:] = [last, _item(following.price_id, number, moment, last)]
@@ -167,10 +167,10 @@ def test_a_change_gives_no_unit_free_twice(second: int, first: int, second_use: 
     cut = START + timedelta(seconds=second)
     whole = agreement([USE], START, periods=2)
     (item,) = whole.items
-    old = replace(item, active_until=cut, credited=True, end_reason="change")
-    new = replace(item, item_id=UUID(int=77), active_from=cut)
+    old = item._replace(active_until=cut, credited=True, end_reason="change")
+    new = item._replace(item_id=UUID(int=77), active_from=cut)
     both = view(Agreement(whole.subscription, (old, new), whole.periods))
-    usage = {
+    usage: dict[UsageKey, Decimal] = {
         (CUSTOMER, "questions", START): Decimal(first),
         (CUSTOMER, "questions", cut): Decimal(second_use),
     }

@@ -2,13 +2,13 @@
 
 from datetime import datetime, timedelta
 from decimal import Decimal
-from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from convergio.billing import owing, rules
 from convergio.billing.model import Billed, ChargeKey, Draft
+from convergio.metering.model import UsageKey
 from convergio.rating.model import Graduated, Tier
 from convergio.subscriptions.model import BillingView
 from tests.fakes.agreements import (
@@ -52,7 +52,7 @@ leaving = st.none() | st.integers(1, 120)
 
 
 def usage_by(day: int, events: list[tuple[int, int, Decimal]]) -> owing.Usage:
-    sums: dict[tuple[UUID, str, datetime], Decimal] = {}
+    sums: dict[UsageKey, Decimal] = {}
     for arrived, period, quantity in events:
         if arrived <= day:
             key = (CUSTOMER, "questions", STARTS[period])

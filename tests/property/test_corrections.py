@@ -1,6 +1,7 @@
 """Whatever is sent, corrected, repeated and reordered: totals equal an independent reading."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -13,7 +14,7 @@ from convergio.customers import actions as customers
 from convergio.infra.db import Database
 from convergio.metering import actions
 from convergio.metering.ingest import Ingestor
-from convergio.metering.model import AMEND, VOID, Event
+from convergio.metering.model import AMEND, VOID, Event, Verdict
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 NOW = START + timedelta(days=20)
@@ -94,6 +95,34 @@ def test_totals_do_not_depend_on_order_repetition_or_batches(
     ingestors = [Ingestor(filled), Ingestor(filled)]
     for place in range(0, len(shuffled), 3):
         ingestors[place % 2].ingest(shuffled[place : place + 3], now=NOW)
+    _assert_totals(filled, events)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(story=steps, chance=st.randoms(use_true_random=False), size=st.integers(1, 4))
+def test_totals_do_not_depend_on_who_comes_first_when_all_come_at_once(
+    filled: Database, story: Story, chance: object, size: int
+) -> None:
+    """Four processes send the same story in pieces: each event and correction arrives twice."""
+    events = _events(story)
+    _forget(filled)
+    pieces = []
+    for _ in range(2):
+        shuffled = list(events)
+        chance.shuffle(shuffled)  # type: ignore[attr-defined]  # hypothesis's own Random
+        pieces += [shuffled[at : at + size] for at in range(0, len(shuffled), size)]
+    ingestors = [Ingestor(filled) for _ in range(4)]
+
+    def send(place: int) -> list[Verdict]:
+        return ingestors[place % 4].ingest(pieces[place], now=NOW)
+
+    with ThreadPoolExecutor(4) as pool:
+        verdicts = [one for found in pool.map(send, range(len(pieces))) for one in found]
+    assert {one.status for one in verdicts} <= {"accepted", "duplicate", "conflict"}
+    _assert_totals(filled, events)
+
+
+def _assert_totals(filled: Database, events: Sequence[Event]) -> None:
     with filled.transaction() as tx:
         assert actions.verify(tx) == []
         meters = catalog.current(tx).meters

@@ -63,16 +63,18 @@ def test_a_figure_says_whether_it_is_good_enough(figure: Figure, reached: bool |
 
 
 def test_a_line_of_the_table_shows_ratio_demand_and_verdict() -> None:
-    figure = Figure("a", "ingest", 81_234.0, "events/s", ratio=0.312, of="COPY", ratio_min=0.25)
+    figure = Figure(
+        "a", "ingest", 81_234.0, "events/s", ratio=0.312, of="COPY", ratio_min=0.25, aim="0.5"
+    )
     assert cells(figure) == (
-        "ingest", "81,200", "events/s", "0.31", "COPY", "ratio >= 0.25", "ok",
+        "ingest", "81,200", "events/s", "0.31", "COPY", "ratio >= 0.25", "0.5", "ok",
     )  # fmt: skip
     assert len(cells(figure)) == len(HEADINGS)
 
 
 def test_a_missed_figure_is_seen_at_once() -> None:
     figure = Figure("a", "p99", 30.0, "ms", ratio=31.7, of="naive", value_max=25)
-    assert cells(figure)[3:] == ("32", "naive", "<= 25", "MISSED")
+    assert cells(figure)[3:] == ("32", "naive", "<= 25", "", "MISSED")
 
 
 def test_the_table_has_a_line_a_figure_and_numbers_stand_to_the_right() -> None:

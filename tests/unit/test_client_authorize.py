@@ -13,6 +13,7 @@ from convergio_client import (
     AsyncConvergio,
     Convergio,
     Denied,
+    Invalid,
     LimitReached,
     NoSubscription,
     Permit,
@@ -142,6 +143,30 @@ def test_a_block_does_not_run_when_nobody_answers(way: Way, billing: FakeBilling
     with pytest.raises(Unavailable):
         way.authorized(ran.append)
     assert ran == []
+
+
+def test_a_question_whose_answer_is_lost_holds_once(way: Way, billing: FakeBilling) -> None:
+    billing.faults = [loses_the_answer(billing), loses_the_answer(billing)]
+    permit = way.do(lambda client: client.reserve("acme", "questions", 3))
+    assert billing.held == {permit.reservation: 3}
+    assert len(billing.requests) == 3
+
+
+def test_an_id_of_the_callers_own_is_one_hold(way: Way, billing: FakeBilling) -> None:
+    first, second = (
+        way.do(lambda client: client.reserve("acme", "questions", 2, id="request-7"))
+        for _ in range(2)
+    )
+    other = way.do(lambda client: client.reserve("acme", "questions", 2))
+    assert first == second
+    assert billing.held == {first.reservation: 2, other.reservation: 2}
+
+
+@pytest.mark.parametrize("wrong", ["", "x" * 129, "a\0"])
+def test_an_id_that_cannot_be_one_is_refused(way: Way, billing: FakeBilling, wrong: str) -> None:
+    with pytest.raises(Invalid):
+        way.do(lambda client: client.reserve("acme", "questions", id=wrong))
+    assert billing.requests == []
 
 
 def test_a_commit_whose_answer_is_lost_counts_once(way: Way, billing: FakeBilling) -> None:

@@ -89,3 +89,15 @@ def test_one_event_of_a_batch_of_one_is_refused_by_name() -> None:
     with pytest.raises(errors.Rejected) as caught:
         flow.send(Reply(202, json.dumps(body).encode()))
     assert (caught.value.code, caught.value.status) == ("other_payload", 409)
+
+
+def test_a_reservation_is_asked_for_with_its_id_however_often() -> None:
+    told = b'{"allowed":true,"reservation":"r","expires_at":"2025-01-01T00:00:00Z"}'
+    flow = flows.reserve("acme", "questions", 1, "ask-1", Patience(seconds_max=60))
+    first = next(flow)
+    assert isinstance(flow.send(Silence("lost")), Pause)
+    assert flow.send(None) == first
+    assert isinstance(first, Call)
+    assert json.loads(first.body or b"")["id"] == "ask-1"
+    with pytest.raises(StopIteration):
+        flow.send(Reply(200, told))

@@ -1,13 +1,16 @@
 """What may be written into a customer, and what is refused by name."""
 
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
 
 from convergio.customers import rules
-from convergio.customers.model import Personal
+from convergio.customers.model import Customer, Details, Personal
 from convergio.infra.ids import typeid
 from convergio.kernel.errors import Invalid
+
+NOW = datetime(2025, 1, 15, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("key", ["acme", "42", "cus_NffrFeUfNV2Hib", "org/7:é", "k" * 200])
@@ -37,7 +40,10 @@ def test_a_key_that_reads_as_an_id_of_ours_is_refused() -> None:
     [
         ("name", "Ada\x00"), ("name", "x" * 201), ("email", "no at sign"), ("email", "a@b@c"),
         ("email", "a b@c"), ("email", "@c"), ("tax_id", "\ud800"), ("address", "x" * 501),
-        ("address", "1 High Street\r"), ("name", ""),
+        ("address", "1 High Street\r"), ("name", ""), ("street", "Via Roma\n1"),
+        ("city", "Roma\x00"), ("region", "x" * 101), ("postal_code", "1" * 21),
+        ("sdi_code", "abc1234"), ("sdi_code", "UFY9MH"), ("sdi_code", "ABC12345"),
+        ("pec", "no at sign"), ("pec", "a@b\r\nBcc: c@d"), ("purchase_order", "PO\t1"),
     ],
 )  # fmt: skip
 def test_personal_data_that_cannot_be_printed_are_refused_unseen(field: str, text: str) -> None:
@@ -51,6 +57,52 @@ def test_ordinary_personal_data_pass() -> None:
     rules.check_personal(
         Personal("Ada", "ada+bills@example.com", "1 High Street\nOxford OX1", "IT00743110157")
     )
+
+
+ROME = {"street": "Via Roma 1", "postal_code": "00144", "city": "Roma", "region": "RM"}
+
+
+@pytest.mark.parametrize(
+    ("country", "change", "field"),
+    [
+        ("IT", {"street": None}, "street"),
+        ("IT", {"city": None}, "city"),
+        (None, {}, "country"),
+        ("IT", {"postal_code": None}, "postal_code"),
+        ("IT", {"postal_code": "144"}, "postal_code"),
+        ("IT", {"region": "Roma"}, "region"),
+        ("DE", {"street": None, "city": None}, "street"),
+    ],
+)
+def test_half_an_address_is_refused_by_what_it_lacks(
+    country: str | None, change: dict[str, str | None], field: str
+) -> None:
+    with pytest.raises(Invalid) as caught:
+        rules.check_party(Personal(**(ROME | change)), country)
+    assert caught.value.field == field
+
+
+def test_an_address_in_parts_or_none_at_all_passes() -> None:
+    rules.check_party(Personal(**ROME), "IT")
+    rules.check_party(Personal(street="Maple Avenue 5", city="Boston", region="Mass."), "US")
+    rules.check_party(Personal(address="1 High Street, Oxford"), None)
+
+
+@pytest.mark.parametrize(
+    ("details", "field"),
+    [
+        ({"tax_exempt": "yes"}, "tax_exempt"),
+        ({"tax_exempt_reason": "Article 10"}, "tax_exempt_reason"),
+        ({"tax_exempt": "exempt", "tax_exempt_reason": "a\x00"}, "tax_exempt_reason"),
+    ],
+)
+def test_an_exemption_is_one_that_is_known_and_a_reason_needs_one(
+    details: Details, field: str
+) -> None:
+    account = Customer(UUID(int=1), "acme", "eur", "IT", "it", NOW, NOW)
+    with pytest.raises(Invalid) as caught:
+        rules.account_of(account, details)
+    assert caught.value.field == field
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import msgspec
 import pypdf
 import pytest
 
-from convergio.billing.documents import DocumentLine, InvoiceDocument, Party, Step, of, render
+from convergio.billing.documents import of, render
 from convergio.billing.model import Buyer, Invoice, InvoiceLine, InvoiceView, Status
+from convergio.billing.page import DocumentLine, InvoiceDocument, Party, Step
 from convergio.infra.settings import Seller
 from convergio.kernel.errors import Fault
 from convergio.kernel.money import Money

@@ -11,6 +11,7 @@ from convergio.catalog.model import Filter
 from convergio.kernel.periods import Interval
 from convergio.metering import rules
 from convergio.metering.model import DEFAULT_SEGMENT, Limit, Segment, WindowRow
+from convergio.metering.schedule import segment_at, window_at, with_segment
 from tests.fakes.instants import instants
 from tests.fakes.meters import CUSTOMER, FINISHED, NOW, meter, schedule
 
@@ -90,7 +91,7 @@ def test_a_window_holds_its_moment_and_crosses_no_segment(
     found: list[Segment], moment: datetime
 ) -> None:
     laid = schedule(*found)
-    window = rules.window_at(laid, "questions", moment)
+    window = window_at(laid, "questions", moment)
     assert window.contains(moment)
     starts = [one.starts_at for one in found if one.starts_at is not None]
     assert not [start for start in starts if window.start < start < window.end]
@@ -101,12 +102,12 @@ def test_windows_tile_time_and_every_moment_of_one_finds_the_same(
     found: list[Segment], moment: datetime
 ) -> None:
     laid = schedule(*found)
-    window = rules.window_at(laid, "questions", moment)
+    window = window_at(laid, "questions", moment)
     tick = timedelta(microseconds=1)
-    assert rules.window_at(laid, "questions", window.start) == window
-    assert rules.window_at(laid, "questions", window.end - tick) == window
-    assert rules.window_at(laid, "questions", window.end).start == window.end
-    assert rules.window_at(laid, "questions", window.start - tick).end == window.start
+    assert window_at(laid, "questions", window.start) == window
+    assert window_at(laid, "questions", window.end - tick) == window
+    assert window_at(laid, "questions", window.end).start == window.end
+    assert window_at(laid, "questions", window.start - tick).end == window.start
 
 
 def test_a_meter_s_own_interval_wins_over_its_segment_s() -> None:
@@ -116,8 +117,8 @@ def test_a_meter_s_own_interval_wins_over_its_segment_s() -> None:
             limits={"images": Limit(interval=Interval.DAY)},
         )
     )
-    assert rules.window_at(laid, "questions", NOW).seconds == 31 * 86_400
-    assert rules.window_at(laid, "images", NOW).seconds == 86_400
+    assert window_at(laid, "questions", NOW).seconds == 31 * 86_400
+    assert window_at(laid, "images", NOW).seconds == 86_400
 
 
 @given(segments(), st.one_of(st.none(), INSTANTS))
@@ -125,15 +126,15 @@ def test_a_new_segment_replaces_everything_from_its_start_on(
     found: list[Segment], start: datetime | None
 ) -> None:
     new = Segment(anchor=NOW, time_zone="Europe/Rome", interval=Interval.DAY, starts_at=start)
-    laid = rules.with_segment(schedule(*found), new)
+    laid = with_segment(schedule(*found), new)
     assert laid.version == 2
     assert laid.segments[-1] == new
     for moment in (NOW, datetime(1980, 1, 1, tzinfo=UTC), datetime(2190, 1, 1, tzinfo=UTC)):
-        segment, following = rules.segment_at(laid, moment)
+        segment, following = segment_at(laid, moment)
         if start is None or moment >= start:
             assert (segment, following) == (new, None)
         else:
-            assert segment == rules.segment_at(schedule(*found), moment)[0]
+            assert segment == segment_at(schedule(*found), moment)[0]
             assert following is not None
             assert moment < following <= start
 

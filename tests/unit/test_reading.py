@@ -1,5 +1,6 @@
 """Reading a request: one bad event gets its verdict and never sinks its batch."""
 
+from datetime import datetime
 from decimal import Decimal
 
 import msgspec
@@ -62,6 +63,22 @@ def test_one_bad_event_is_refused_alone_naming_its_field(bad: bytes, field: str 
     assert "$" not in verdict.detail
     alone = read_events(bad) if bad[:1] != b"[" else read_events(b"[" + bad + b"]")
     assert alone.verdicts == [verdict]
+
+
+@pytest.mark.parametrize("value", [b'"eyJxdWFudGl0eSI6Mn0="', b"null", b"7"])
+def test_data_in_base64_is_refused_and_never_counted_as_no_data(value: bytes) -> None:
+    bad = GOOD[:-1] + b',"data_base64":' + value + b"}"
+    reading = read_events(b"[" + GOOD + b"," + bad + b"]")
+    verdict = reading.verdicts[1]
+    assert reading.places == [0]
+    assert verdict is not None
+    assert (verdict.reason, verdict.field) == ("bad_event", "data_base64")
+    assert read_events(bad).verdicts == [verdict]
+
+
+def test_a_property_may_be_called_as_an_attribute_is() -> None:
+    (one,) = read_events(GOOD[:-1] + b',"data":{"data_base64":"x"}}').events
+    assert one.data == {"data_base64": "x"}
 
 
 @pytest.mark.parametrize("text", [rb"\ud800", rb"\udfff", rb"\ud800\ud800"])
@@ -149,3 +166,23 @@ def test_every_event_of_a_request_has_a_place_or_a_verdict(parts: list[bytes]) -
     judged = {place for place, verdict in enumerate(reading.verdicts) if verdict is not None}
     assert judged | set(reading.places) == set(range(len(parts)))
     assert not judged & set(reading.places)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("2024-11-30T23:59:59.9999999Z", "2024-11-30T23:59:59.999999+00:00"),
+        ("2024-11-30T23:59:59.9999999999999Z", "2024-11-30T23:59:59.999999+00:00"),
+        ("2024-11-30T23:59:59.999999\\u0039Z", "2024-11-30T23:59:59.999999+00:00"),
+        ("2024-11-30T23:59:59.1234567+01:00", "2024-11-30T22:59:59.123456+00:00"),
+        ("2024-11-30T23:59:59.123456Z", "2024-11-30T23:59:59.123456+00:00"),
+        ("2024-11-30T23:59:59.5Z", "2024-11-30T23:59:59.500000+00:00"),
+    ],
+)
+def test_a_fraction_finer_than_microseconds_is_cut_and_never_rounded_up(
+    written: str, read: str
+) -> None:
+    body = GOOD[:-1] + f',"time":"{written}"}}'.encode()
+    with_bad = b"[" + body + b"," + GOOD[:-1] + b',"time":1}]'
+    for found in (read_events(body), read_events(b"[" + body + b"]"), read_events(with_bad)):
+        assert found.events[0].time == datetime.fromisoformat(read)

@@ -38,6 +38,13 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         ("CONVERGIO_SELLER_COUNTRY", "Italy"),
         ("CONVERGIO_SELLER_SERIES", "a series"),
         ("CONVERGIO_SELLER_NET_DAYS", "366"),
+        ("CONVERGIO_SELLER_IBAN", "IT60X0542811101000000123457"),
+        ("CONVERGIO_SELLER_IBAN", "IT60 X054 2811 1010 0000 0123 456"),
+        ("CONVERGIO_SELLER_BIC", "BPM"),
+        ("CONVERGIO_SELLER_REGIME", "RF03"),
+        ("CONVERGIO_SELLER_TAX_NUMBER", "x"),
+        ("CONVERGIO_SELLER_STREET", "Via Roma\n1"),
+        ("CONVERGIO_SELLER_POSTAL_CODE", "1" * 21),
         ("CONVERGIO_SELLER_TIME_ZONE", "Europe/Atlantis"),
         ("CONVERGIO_HOME", "x" * 501),
         ("CONVERGIO_KEK", ""),
@@ -48,6 +55,12 @@ def test_a_wrong_value_names_its_variable(variable: str, value: str) -> None:
     assert error.field == variable
     assert str(error).startswith(f"{variable}: ")
     assert "\n" not in str(error)
+
+
+def test_a_seller_with_an_account_is_read() -> None:
+    iban = "IT60X0542811101000000123456"
+    seller = load_settings({"CONVERGIO_SELLER_IBAN": iban, "CONVERGIO_SELLER_REGION": "RM"}).seller
+    assert (seller.iban, seller.region, seller.regime) == (iban, "RM", "RF01")
 
 
 def test_a_misspelled_variable_is_refused_and_not_ignored() -> None:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
+from stdnum.eu import vat
 
 from convergio.customers import rules as customers
 from convergio.customers.model import Personal
@@ -48,7 +49,20 @@ def test_the_product_takes_everyone_as_a_customer() -> None:
     for one in population(Random(7), 300, DURING):
         customers.check_key(one.key)
         customers.check_account(currency="usd", country=one.country, locale=one.locale)
-        customers.check_personal(Personal(one.name, one.email, one.address, None))
+        personal = Personal(
+            name=one.name,
+            email=one.email,
+            tax_id=one.tax_id,
+            street=one.street,
+            postal_code=one.postal_code,
+            city=one.city,
+            region=one.region,
+            sdi_code=one.sdi_code,
+            purchase_order=one.purchase_order,
+        )
+        customers.check_personal(personal)
+        customers.check_party(personal, one.country)
+        assert one.tax_id is None or vat.is_valid(one.tax_id)
         assert one.email.isascii()
         assert one.email.endswith(".example")
         zone(one.time_zone)

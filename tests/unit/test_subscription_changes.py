@@ -9,8 +9,9 @@ import pytest
 from convergio.catalog.model import Price, Quota
 from convergio.kernel.errors import Conflict, Invalid, LimitExceeded
 from convergio.kernel.periods import Calendar, Interval, Period
+from convergio.metering.model import Share
 from convergio.rating.model import Flat, Seat, Unit
-from convergio.subscriptions import rules
+from convergio.subscriptions import limits, rules
 from convergio.subscriptions.model import Status, Trial, TrialPolicy, When
 from tests.fakes.agreements import CUSTOMER, agreement, price
 from tests.fakes.business import at
@@ -69,28 +70,32 @@ def test_a_change_of_seats_touches_the_seats_alone() -> None:
     assert beginning == [SEATS]
 
 
-def test_what_is_left_of_a_quota_is_the_allowance_less_what_was_used() -> None:
+def test_windows_of_a_cut_period_share_the_allowance_of_all_its_stretches() -> None:
     small = replace(USED, quota=Quota(Decimal(310), hard=True))
     months = {each: Calendar(START, "UTC", each) for each in Interval}
     cut, end = at("2025-01-11"), at("2025-02-01")
-    stretches = {"questions": [(FREE, Period(START, cut)), (small, Period(cut, end))]}
-    first, second = rules.cut_segments(
-        [small], stretches, {"questions": Decimal(40)}, months, at=cut, time_zone="UTC"
-    )
-    # 50 x 10/31 + 310 x 21/31 = 226.1, rounded up, less 40
-    assert first.limits["questions"].limit == 187
-    assert (first.starts_at, second.starts_at) == (cut, end)
-    assert second.limits["questions"].limit == 310
-    (used_up, _) = rules.cut_segments(
-        [small], stretches, {"questions": Decimal(400)}, months, at=cut, time_zone="UTC"
-    )
-    assert used_up.limits["questions"].limit == 0
+    (old,) = agreement([FREE], START).items
+    (new,) = agreement([small], cut).items
+    items = [old._replace(active_until=cut, credited=True), new]
+    book = {FREE.price_id: FREE, small.price_id: small}
+    (share,) = limits.shares(items, book, months, cut)
+    # 50 x 10/31 + 310 x 21/31 = 226.1, rounded up; included is 50 x 10/31 = 16.1
+    assert share == Share("questions", Period(START, end), Decimal(227), Decimal(17), Decimal(17))
+    each = limits.shares(items, book, months, cut, unsummed=frozenset({"questions"}))
+    assert [(one.period, one.limit) for one in each] == [
+        (Period(START, cut), Decimal(17)),
+        (Period(cut, end), Decimal(210)),
+    ]
 
 
 def test_a_change_at_a_boundary_cuts_nothing() -> None:
     months = {each: Calendar(START, "UTC", each) for each in Interval}
-    segments = rules.cut_segments([FREE], {}, {}, months, at=at("2025-02-01"), time_zone="UTC")
-    assert [one.limits["questions"].limit for one in segments] == [50]
+    boundary = at("2025-02-01")
+    (old,) = agreement([FREE], START).items
+    (new,) = agreement([USED], boundary).items
+    items = [old._replace(active_until=boundary, credited=True), new]
+    book = {FREE.price_id: FREE, USED.price_id: USED}
+    assert limits.shares(items, book, months, boundary) == []
 
 
 def test_a_trial_moves_the_anchor_and_needs_a_sequel() -> None:
