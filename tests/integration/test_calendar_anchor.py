@@ -14,6 +14,20 @@ from convergio.subscriptions import actions as subscriptions
 from convergio.subscriptions.model import Trial
 from tests.fakes.business import Business, at
 
+YEARLY = b"""
+currency: usd
+events:
+  - type: ai.request
+meters:
+  - {key: questions, name: Questions, event: ai.request, value: quantity, default: 1}
+plans:
+  - key: yearly
+    name: Yearly
+    prices:
+      - {key: fee, name: Fee, interval: year, charge: {model: flat, amount: 366}}
+      - {key: use, name: Questions, meter: questions, charge: {model: unit, unit: 0.10}}
+"""
+
 
 @pytest.fixture
 def shop(database: Database, now: datetime) -> Business:
@@ -51,6 +65,20 @@ def test_a_hard_quota_of_the_first_part_is_a_part(shop: Business) -> None:
         row = metering.window_now(tx, window)
     assert row is not None
     assert row.quota_limit == 25
+
+
+def test_months_beside_a_year_of_the_calendar_are_counted_from_its_beginning(
+    database: Database, now: datetime
+) -> None:
+    shop = Business(database, now, YEARLY)
+    begin(shop, "yearly", "2024-07-16")
+    shop.use("acme", 3, "2024-07-20")
+    shop.bill("2024-09-02")
+    assert [(f"{one.boundary_at:%m-%d}", one.total) for one in shop.invoices()] == [
+        ("07-16", 16_900),  # 169 of 366 days
+        ("08-01", 30),
+    ]
+    assert shop.verify() == []
 
 
 def test_a_month_begins_at_midnight_of_the_customers_zone(shop: Business) -> None:

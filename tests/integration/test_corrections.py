@@ -7,6 +7,7 @@ from decimal import Decimal
 from itertools import permutations
 from typing import Any
 
+import msgspec
 import pytest
 
 from convergio.catalog import actions as catalog
@@ -49,7 +50,7 @@ def job(name: str, *, minute: int = 0, **data: str) -> Event:
     return Event(id=name, source="test", type="job", subject="acme", time=moment, data=data)
 
 
-def correction(kind: str, name: str, of: str, *, minute: int = 0, **data: str) -> Event:
+def correction(kind: str, name: str, of: str, *, minute: int = 0, **data: object) -> Event:
     moment = START + timedelta(days=12, minutes=minute)
     body: dict[str, Any] = {"id": of, "source": "test"}
     if kind == AMEND:
@@ -292,3 +293,48 @@ def test_a_new_meter_of_a_known_type_begins_when_every_process_knows_it(
     event = Event("new", "test", "job", "acme", time=later, data={})
     ingestor.ingest([event], now=later)
     assert total(database, "extra") == stored(database, "extra") == 1
+
+
+BAD_VALUES = ["a\x00", "\ud800", "4242 4242 4242 4242", {"nested": 1}, "x" * 100_000]
+
+
+@pytest.mark.parametrize("value", BAD_VALUES)
+@pytest.mark.parametrize("of", ["a", "never-sent"])
+def test_a_correction_that_cannot_be_stored_is_refused_and_sinks_nobody(
+    ingestor: Ingestor, database: Database, now: datetime, value: object, of: str
+) -> None:
+    ingestor.ingest(EVENTS[:1], now=now)
+    bad = correction(AMEND, "fix", of, note=value)
+    found = ingestor.ingest([bad, EVENTS[1]], now=now)
+    assert [one_.status for one_ in found] == ["rejected", "accepted"]
+    assert total(database, "jobs") == stored(database, "jobs") == Decimal(2)
+
+
+@pytest.mark.parametrize("kind", [VOID, AMEND])
+def test_of_a_correction_only_what_is_understood_is_kept(
+    ingestor: Ingestor, database: Database, now: datetime, kind: str
+) -> None:
+    made = correction(kind, "fix", "never-sent", size="3", secret="4242 4242 4242 4242")
+    named: dict[str, Any] = {**(made.data or {}), "junk": "a\x00", "more": "x" * 100_000}
+    again = Event(
+        id="fix", source="desk", type=kind, subject="acme", time=made.time, data=dict(named)
+    )
+    assert [one([found])[0] for found in ingestor.ingest([again], now=now)] == ["accepted"]
+    assert one(ingestor.ingest([made], now=now))[0] == "duplicate"
+    with database.transaction() as tx:
+        kept = tx.value("SELECT properties FROM usage_event WHERE event_id = 'fix'")
+    amended = {"data": {"size": "3"}} if kind == AMEND else {}
+    assert kept == {"id": "never-sent", "source": "test"} | amended
+
+
+def test_a_correction_from_a_clock_ahead_does_not_keep_later_ones_out(
+    ingestor: Ingestor, database: Database, now: datetime
+) -> None:
+    ingestor.ingest(EVENTS[:1], now=now)
+    ahead = correction(AMEND, "fix1", "a", size="100")
+    ahead = msgspec.structs.replace(ahead, time=now + timedelta(days=1))
+    assert one(ingestor.ingest([ahead], now=now)) == ("rejected", "time_ahead")
+    assert (
+        one(ingestor.ingest([correction(AMEND, "fix2", "a", size="3")], now=now))[0] == "accepted"
+    )
+    assert total(database, "work") == Decimal(3)

@@ -14,6 +14,7 @@ from convergio.kernel.errors import Conflict, Invalid, NotFound, Rejected
 from convergio.kernel.money import Money
 from convergio.ledger import actions as ledger
 from convergio.ledger.model import Account
+from convergio.subscriptions import actions as subscriptions
 from tests.fakes.business import SELLER, Business
 
 
@@ -258,3 +259,16 @@ def test_verify_names_what_was_tampered_with(
     with shop.database.transaction() as tx:
         tx.raw.execute(change.encode())
     assert any(one.where.startswith(where) for one in shop.verify()), shop.verify()
+
+
+def test_a_credit_by_hand_waits_for_a_run_that_takes_back_from_the_same_lines(
+    shop: Business, acme: UUID
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with shop.database.transaction() as tx:
+            subscriptions.for_customers(tx, [acme], until=shop.now, now=shop.now)  # as a run does
+            by_hand = pool.submit(credit, shop, 1)
+            with pytest.raises(TimeoutError):
+                by_hand.result(timeout=0.5)
+        assert by_hand.result(timeout=30).total == 699
+    assert shop.verify() == []

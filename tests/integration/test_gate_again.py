@@ -64,6 +64,16 @@ def test_the_same_id_is_one_reservation_also_when_it_was_settled_since(desk: Des
     assert desk.verify() == []
 
 
+def test_an_id_whose_hold_is_over_is_no_yes_for_ever(desk: Desk) -> None:
+    desk.gate.authorize([ask("acme", "4", key="late"), ask("acme", "1", key="back")], now=NOW)
+    (back,) = desk.gate.authorize([ask("acme", "1", key="back")], now=NOW)
+    desk.gate.release("acme", held(back), now=NOW)
+    assert code(desk.gate.authorize([ask("acme", "1", key="back")], now=NOW)[0]) == "ask_is_over"
+    over = NOW + timedelta(hours=1)
+    assert code(desk.gate.authorize([ask("acme", "4", key="late")], now=over)[0]) == "ask_is_over"
+    assert isinstance(desk.gate.authorize([ask("acme", "4", key="new")], now=over)[0], Allowed)
+
+
 def test_another_quantity_or_meter_with_the_same_id_is_a_conflict_and_holds_nothing(
     desk: Desk,
 ) -> None:
@@ -99,7 +109,7 @@ def test_a_full_limit_a_cap_or_lost_access_does_not_change_what_was_answered(des
     with desk.database.transaction() as tx:
         spending.set_cap(tx, "acme", "0.00", now=NOW)
     assert desk.gate.authorize([ask("acme", "10", key="one")], now=NOW) == first
-    desk.release(held(first[0]))
+    desk.commit(held(first[0]))
     desk.end(first[0].customer_id if isinstance(first[0], Allowed) else UUID(int=0))
     assert desk.gate.authorize([ask("acme", "10", key="one")], now=NOW) == first
     assert desk.reason() == "no_subscription"

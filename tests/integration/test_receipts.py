@@ -151,3 +151,23 @@ def test_whatever_comes_is_on_invoices_or_in_the_balance(shop: Business) -> None
         held = -balance(shop, Account.CUSTOMER_CREDIT)
         assert paid + held == sum(amounts[: place + 1])
         assert differences(shop) == []
+
+
+def test_a_card_that_declines_after_a_transfer_paid_leaves_the_customer_in_good_standing(
+    shop: Business, now: datetime
+) -> None:
+    acme = shop.invoices()[0].customer_id
+    with shop.database.transaction() as tx:
+        payments.add_method(tx, acme, gateway="sandbox", token="tok_requires_action", now=now)
+    clock = VirtualClock(now)
+    gateways = {"sandbox": Sandbox(shop.database, clock)}
+    assert payments.collect_due(shop.database, gateways, now=now).requires_action == 2
+    enter(shop, "13.98", "TRF 1")
+    clock.advance_to(now + timedelta(days=1))
+    report = payments.reconcile(shop.database, gateways, now=clock.now())
+    assert report.declined == 2
+    with shop.database.transaction() as tx:
+        assert subscriptions.live_status(tx, [acme])[acme] == "active"
+        states = {(one.state.value, one.next_at) for one in payments.collections(tx, acme)}
+    assert states == {("paid", None)}
+    assert differences(shop) == []

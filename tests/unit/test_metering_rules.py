@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from convergio.catalog.model import Filter
 from convergio.kernel.periods import Interval
 from convergio.metering import rules
-from convergio.metering.model import DEFAULT_SEGMENT, Limit, Segment, WindowRow
-from convergio.metering.schedule import segment_at, window_at, with_segment
+from convergio.metering.model import DEFAULT_SEGMENT, Limit, Schedule, Segment, WindowRow
+from convergio.metering.schedule import window_at, with_segment
 from tests.fakes.instants import instants
 from tests.fakes.meters import CUSTOMER, FINISHED, NOW, meter, schedule
 
@@ -121,6 +121,11 @@ def test_a_meter_s_own_interval_wins_over_its_segment_s() -> None:
     assert window_at(laid, "images", NOW).seconds == 86_400
 
 
+def in_force(laid: Schedule, moment: datetime) -> Segment:
+    begun = [one for one in laid.segments if one.starts_at is None or one.starts_at <= moment]
+    return begun[-1]
+
+
 @given(segments(), st.one_of(st.none(), INSTANTS))
 def test_a_new_segment_replaces_everything_from_its_start_on(
     found: list[Segment], start: datetime | None
@@ -130,13 +135,10 @@ def test_a_new_segment_replaces_everything_from_its_start_on(
     assert laid.version == 2
     assert laid.segments[-1] == new
     for moment in (NOW, datetime(1980, 1, 1, tzinfo=UTC), datetime(2190, 1, 1, tzinfo=UTC)):
-        segment, following = segment_at(laid, moment)
         if start is None or moment >= start:
-            assert (segment, following) == (new, None)
+            assert in_force(laid, moment) == new
         else:
-            assert segment == segment_at(schedule(*found), moment)[0]
-            assert following is not None
-            assert moment < following <= start
+            assert in_force(laid, moment) == in_force(schedule(*found), moment)
 
 
 def window(limit: str | None, used: str = "0", reserved: str = "0") -> WindowRow:

@@ -47,7 +47,6 @@ ALL_ROUTES: Final = (
     *AGREEMENT_ROUTES,
     *COUPON_ROUTES,
     *GRANT_ROUTES,
-    *GRANT_ROUTES,
 )
 
 

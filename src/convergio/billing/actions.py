@@ -198,9 +198,7 @@ def verify(tx: Tx) -> list[Difference]:
         billed = store.sum_billed(tx, customer_ids)
         for view in views:
             some = billed.get(view.customer_id, {})
-            found += rules.audit(
-                view, prices, usage, some, closed=closed, begun=begun, drawn=drawn
-            )
+            found += rules.audit(view, prices, usage, some, closed=closed, begun=begun, drawn=drawn)
         found += _unposted(tx, customer_ids)
         after = customer_ids[-1]
     return found

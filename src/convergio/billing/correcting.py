@@ -54,9 +54,10 @@ def credit(
 
     Amounts are before discount and tax, as the lines show them; the note says what that comes to.
     What is due of the invoice shrinks first; the rest is the customer's credit balance. Locks: the
-    invoice, then the series. Emits: credit_note.finalized. Raises: Invalid, Conflict beyond what
-    is left.
+    subscriptions, so that no run takes back from the same lines meanwhile, the invoice, then the
+    series. Emits: credit_note.finalized. Raises: Invalid, Conflict beyond what is left.
     """
+    subscriptions.hold(tx, invoice.customer_id)
     locked = _locked(tx, invoice)
     rows, credited = _left(tx, invoice)
     draft = crediting.asked(
@@ -70,9 +71,10 @@ def void(tx: Tx, by: issuing.Issuer, *, invoice: Invoice, how: Voiding) -> Invoi
 
     What coupons and promotional credit took off it is given back where it is billed again.
 
-    Locks: the invoice, then the series. Emits: credit_note.finalized, invoice.voided. Raises:
-    Conflict for one that is not open, or partly paid.
+    Locks: the subscriptions, the invoice, then the series. Emits: credit_note.finalized,
+    invoice.voided. Raises: Conflict for one that is not open, or partly paid.
     """
+    subscriptions.hold(tx, invoice.customer_id)
     locked = _locked(tx, invoice)
     rows, credited = _left(tx, invoice)
     draft = crediting.void(locked, rows, credited, how)

@@ -14,7 +14,7 @@ from typing import Final
 from uuid import UUID
 
 from convergio.entitlements import grants, leases, quick, rules, spending, store
-from convergio.entitlements.errors import HasRepeats, not_countable, other_ask
+from convergio.entitlements.errors import HasRepeats, ask_is_over, not_countable, other_ask
 from convergio.entitlements.model import (
     Allowed,
     Ask,
@@ -134,7 +134,7 @@ class Gate:
     ) -> list[Decision]:
         """Decide the careful way: who was answered before gets the same answer."""
         decisions: list[Decision] = [Denied(Reason.LIMIT_REACHED) for _ in asks]
-        again = _again(tx, asks, windows, decisions)
+        again = _again(tx, asks, windows, decisions, now=now)
         grouped = self._may(tx, asks, windows, decisions, done=again)
         customer_ids = {window.customer.customer_id for window in grouped}
         accounts = spending.lock_accounts(tx, customer_ids, now=now)
@@ -160,7 +160,9 @@ class Gate:
             decisions[at] = Allowed(one.customer_id, one.reservation_id, one.expires_at)
         if made:
             store.copy_reservations(tx, [one for _, one in made])
-        _again(tx, asks, windows, decisions)  # made by another process while this one waited
+        _again(
+            tx, asks, windows, decisions, now=now
+        )  # made by another process while this one waited
         free = customer_ids - accounts.keys()
         denied = {
             w.customer.customer_id
@@ -334,8 +336,13 @@ def _again(
     asks: Sequence[Ask],
     windows: Sequence[Window | None],
     decisions: list[Decision],
+    *,
+    now: datetime,
 ) -> set[int]:
-    """Give those whose reservation is there already its answer; return which asks they are."""
+    """Give those whose reservation is there already its answer; return which asks they are.
+
+    One that holds nothing any more, and was not used, is no yes: a new id asks anew.
+    """
     chosen = [
         (at, (window.customer.customer_id, ask.reservation_id), window.meter_id)
         for at, (ask, window) in enumerate(zip(asks, windows, strict=True))
@@ -349,8 +356,14 @@ def _again(
         stored = known.get(key)
         if stored is not None:
             is_same = (stored.meter_id, stored.quantity) == (meter_id, asks[at].quantity)
-            answer = Allowed(stored.customer_id, stored.reservation_id, stored.expires_at)
-            decisions[at] = answer if is_same else Refused(other_ask())
+            if not is_same:
+                decisions[at] = Refused(other_ask())
+            elif stored.state == "committed" or stored.holds_at(now):
+                decisions[at] = Allowed(
+                    stored.customer_id, stored.reservation_id, stored.expires_at
+                )
+            else:
+                decisions[at] = Refused(ask_is_over())
             found.add(at)
     return found
 

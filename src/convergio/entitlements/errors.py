@@ -53,6 +53,12 @@ def other_ask() -> Conflict:
     return Conflict(detail, code="other_body", field="id")
 
 
+def ask_is_over() -> Conflict:
+    """Say that what this id held was given back, or that its time is over."""
+    detail = "what this id held was released or has expired; ask again with a new id"
+    return Conflict(detail, code="ask_is_over", field="id")
+
+
 def not_countable(meter_key: str) -> Invalid:
     """Say that this quantity could never be committed: each event of the meter counts as one."""
     detail = f"the meter '{meter_key}' counts one an event; ask for 1, once for each event"

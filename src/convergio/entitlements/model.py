@@ -99,6 +99,10 @@ class Reservation:
     settled_at: datetime | None
     settled: Decimal | None
 
+    def holds_at(self, now: datetime) -> bool:
+        """Say whether it still holds anything."""
+        return self.state == "open" and now < self.expires_at
+
 
 LEASE_SECONDS_MAX: Final = 60
 LEASE_LIFE: Final = timedelta(seconds=LEASE_SECONDS_MAX)

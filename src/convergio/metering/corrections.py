@@ -21,6 +21,7 @@ from convergio.metering.following import follow
 from convergio.metering.intake import EventType, refused_payload, too_old
 from convergio.metering.model import (
     ACCEPTED,
+    AHEAD_SECONDS_MAX,
     AMEND,
     CONFLICT,
     DUPLICATE,
@@ -35,6 +36,7 @@ from convergio.metering.model import (
 from convergio.metering.windows import Moment, ensure_windows, recount
 
 _MOMENT = timedelta(microseconds=1)
+_AHEAD = timedelta(seconds=AHEAD_SECONDS_MAX)
 
 
 def correct(
@@ -48,15 +50,15 @@ def correct(
     """
     data = event.data or {}
     target = Target(str(data.get("source", event.source)), str(data.get("id", "")))
-    broken = _broken(event, target)
+    properties = _declared(event, types)
+    broken = _broken(event, target, now=now) or refused_payload(properties, frozenset(properties))
     if broken is not None:
         return broken
-    properties = data.get("data") or {}
     key = target.key
     closed = _closed(tx, event, customer_id, key, now=now)
     if closed is not None:
         return closed
-    known = _record(tx, event, customer_id, now=now)
+    known = _record(tx, event, target, properties, customer_id, now=now)
     if known is not None:
         return known
     original = _lock(tx, event, target, customer_id, now=now)
@@ -162,7 +164,19 @@ class Target(NamedTuple):
         return UUID(bytes=rules.event_key(self.source.encode(), self.event_id))
 
 
-def _broken(event: Event, target: Target) -> Verdict | None:
+def _declared(event: Event, types: Mapping[str, EventType]) -> dict[str, Any]:
+    """Return the new properties that some type declares; the rest is dropped at the door.
+
+    Which type the original has may not be known yet.
+    """
+    found = (event.data or {}).get("data")
+    if event.type != AMEND or not isinstance(found, dict):
+        return {}
+    declared = frozenset[str]().union(*(kind.kept for kind in types.values()))
+    return {name: value for name, value in found.items() if name in declared}
+
+
+def _broken(event: Event, target: Target, *, now: datetime) -> Verdict | None:
     for name, text in (("id", event.id), ("source", event.source)):
         if not _is_id(text):
             detail = f"write 1 to {ID_SIZE_MAX} printable characters"
@@ -171,6 +185,9 @@ def _broken(event: Event, target: Target) -> Verdict | None:
         if not _is_id(text):
             detail = "name the event to correct by its id and source"
             return Verdict("rejected", "bad_correction", name, detail)
+    if event.time is not None and event.time > now + _AHEAD:
+        detail = f"the time is more than {AHEAD_SECONDS_MAX} seconds ahead; check the clock"
+        return Verdict("rejected", "time_ahead", "time", detail)
     data = event.data or {}
     if event.type == AMEND and not isinstance(data.get("data"), dict):
         detail = "write the properties that the event shall count with"
@@ -186,9 +203,25 @@ def _own_key(event: Event) -> UUID:
     return UUID(bytes=rules.event_key(event.source.encode(), event.id))
 
 
-def _record(tx: Tx, event: Event, customer_id: UUID, *, now: datetime) -> Verdict | None:
-    """Keep the correction as an event; return the verdict when it was there already."""
-    payload = msgspec.json.encode(event.data or {}).decode()
+def _record(
+    tx: Tx,
+    event: Event,
+    target: Target,
+    properties: Mapping[str, Any],
+    customer_id: UUID,
+    *,
+    now: datetime,
+) -> Verdict | None:
+    """Keep the correction as an event; return the verdict when it was there already.
+
+    Of its data only what is understood is kept: whom it corrects, and the declared properties.
+    """
+    kept: dict[str, Any] = {"id": target.event_id}
+    if "source" in (event.data or {}):
+        kept["source"] = target.source
+    if event.type == AMEND:
+        kept["data"] = properties
+    payload = msgspec.json.encode(kept).decode()
     key, moment = _own_key(event), event.time or now
     row = (customer_id, key, event.type, moment, now, payload, event.source, event.id)
     if store.insert_new_events(tx, [row]):

@@ -36,13 +36,6 @@ def _calendar(anchor: datetime, time_zone: str, interval: Interval) -> Calendar:
     return Calendar(anchor, time_zone, interval)
 
 
-def segment_at(schedule: Schedule, moment: datetime) -> tuple[Segment, datetime | None]:
-    """Return the segment in force at a moment, and the instant at which the next one starts."""
-    place = _place(schedule.segments, moment)
-    after = schedule.segments[place + 1 : place + 2]
-    return schedule.segments[place], after[0].starts_at if after else None
-
-
 def _place(segments: Sequence[Segment], moment: datetime) -> int:
     place = 0
     while place + 1 < len(segments):

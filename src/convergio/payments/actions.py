@@ -333,7 +333,7 @@ def _record(
 
     Locks: invoice, collections, attempt, subscription.
     """
-    billing.lock_invoice(tx, attempt.customer_id, attempt.invoice_id)
+    invoice = billing.lock_invoice(tx, attempt.customer_id, attempt.invoice_id)
     found = {one.invoice_id: one for one in store.lock_collections(tx, attempt.customer_id)}
     current = store.lock_attempt(tx, attempt.customer_id, attempt.attempt_id)
     require(current is not None, "an attempt is gone")
@@ -343,6 +343,8 @@ def _record(
     after = rules.unanswered(current) if result is None else rules.settled(current, result, now=now)
     if result is not None:
         collection = rules.answered(collection, result, now=now, schedule=DUNNING)
+        if not isinstance(result, Succeeded) and not rules.owed(invoice).minor:
+            collection = rules.closed(collection, invoice.status)  # a transfer or a credit paid it
     if after == current:
         return after, collection
     store.save_attempt(tx, after)

@@ -100,16 +100,20 @@ def _meant(tx: Tx, receipt: Receipt, invoice: Invoice | None) -> Sequence[Invoic
 def _spread(tx: Tx, receipt: Receipt, meant: Sequence[Invoice], *, now: datetime) -> None:
     """Pay invoices in order, as far as it reaches; the rest goes to the customer's balance."""
     left = Money(receipt.amount, receipt.currency)
+    parts: list[tuple[UUID, Money]] = []
     for one in meant:
-        locked = billing.lock_invoice(tx, one.customer_id, one.invoice_id)
+        if not left.minor:
+            break
+        locked = billing.lock_invoice(tx, receipt.customer_id, one.invoice_id)
         part = min(left, rules.payable(locked))
-        if not part.minor:
-            continue
         left = left - part
-        store.insert_receipt_part(tx, receipt, one.invoice_id, part.minor)
+        if part.minor:
+            parts.append((one.invoice_id, part))
+    for invoice_id, part in parts:  # collections only once every invoice is ours, as payments do
+        store.insert_receipt_part(tx, receipt, invoice_id, part.minor)
         _post(tx, receipt, Account.RECEIVABLE, part, now=now)
         paid = billing.apply_payment(
-            tx, customer_id=one.customer_id, invoice_id=one.invoice_id, amount=part, now=now
+            tx, customer_id=receipt.customer_id, invoice_id=invoice_id, amount=part, now=now
         )
         actions.settled_elsewhere(tx, paid, now=now)
     if left.minor:

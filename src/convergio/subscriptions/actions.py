@@ -336,6 +336,11 @@ def close(tx: Tx, views: Sequence[BillingView]) -> None:
         store.save_marks(tx, marks)
 
 
+def hold(tx: Tx, customer_id: UUID) -> None:
+    """Let no billing run have this customer until the transaction ends. Locks: subscriptions."""
+    store.lock_subscriptions(tx, [customer_id])
+
+
 def reopen(tx: Tx, customer_id: UUID) -> None:
     """Let the next run look at everything of a customer again, as a correction asks for."""
     store.reopen(tx, customer_id)
@@ -394,8 +399,8 @@ def _live(tx: Tx, customer_id: UUID) -> Subscription:
 def verify(tx: Tx) -> list[Difference]:
     """Return periods that differ from the calendar or leave a gap, and items that never end.
 
-    A gap or an overlap cannot hide: each interval is counted from 0 and each period compared with
-    the one that the original anchor gives.
+    A gap or an overlap cannot hide: each interval is counted from the period in which it begins to
+    be paid, and each period compared with the one that the original anchor gives.
     """
     found = [
         Difference(
@@ -408,10 +413,11 @@ def verify(tx: Tx) -> list[Difference]:
     calendar = lru_cache(Calendar)
     last: tuple[UUID, Interval] | None = None
     due = 0
-    for period, anchor, time_zone in store.stream_periods(tx):
+    for period, anchor, time_zone, begins_at in store.stream_periods(tx):
         this = (period.subscription_id, period.interval)
-        due, last = (due + 1 if this == last else 0), this
-        expected = calendar(anchor, time_zone, period.interval).period(due)
+        known = calendar(anchor, time_zone, period.interval)
+        due, last = (due + 1 if this == last else known.number_at(begins_at)), this
+        expected = known.period(due)
         if (period.number, period.start_at, period.end_at) != (due, expected.start, expected.end):
             found.append(_difference(period, due, expected.start, expected.end))
             due = period.number

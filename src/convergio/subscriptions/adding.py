@@ -35,8 +35,8 @@ def set_add_on(
 
     At the period's end only what takes it away can wait: then nothing is credited. Who takes it
     again before that swaps it like any other number. What it asks once is never asked again.
-    Locks: the subscription. Emits: subscription.updated. Raises: NotFound, Invalid, Conflict when there is
-    nothing to change.
+    Locks: the subscription. Emits: subscription.updated. Raises: NotFound, Invalid, Conflict when
+    there is nothing to change.
     """
     live = changes.up_to_date(tx, customer_id, now=now)
     rules.check_changeable(live)

@@ -237,7 +237,7 @@ WHERE customer_id = :customer_id AND state = 'done' AND made_at > :since
 -- name: stream_periods
 -- Every stored period with what it must follow from.
 SELECT p.customer_id, p.subscription_id, p.interval, p.number, p.start_at, p.end_at, s.anchor_at,
-    s.time_zone
+    s.time_zone, GREATEST(s.anchor_at, s.started_at) AS begins_at
 FROM subscription_period AS p
 JOIN subscription AS s
     ON s.customer_id = p.customer_id AND s.subscription_id = p.subscription_id

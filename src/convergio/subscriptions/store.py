@@ -363,10 +363,13 @@ def count_changes(tx: Tx, customer_id: UUID, *, since: datetime) -> int:
     return int(tx.value(QUERIES["count_changes"], customer_id=customer_id, since=since))
 
 
-def stream_periods(tx: Tx) -> Iterator[tuple[StoredPeriod, datetime, str]]:
-    """Yield every stored period with its subscription's anchor and zone, with flat memory."""
+def stream_periods(tx: Tx) -> Iterator[tuple[StoredPeriod, datetime, str, datetime]]:
+    """Yield every stored period with its subscription's anchor, zone and beginning.
+
+    With flat memory.
+    """
     for row in tx.stream("subscription_periods", QUERIES["stream_periods"]):
-        yield StoredPeriod(row[0], row[1], _INTERVALS[row[2]], *row[3:6]), row[6], row[7]
+        yield StoredPeriod(row[0], row[1], _INTERVALS[row[2]], *row[3:6]), row[6], row[7], row[8]
 
 
 def find_unended(tx: Tx) -> list[UnendedRow]:
