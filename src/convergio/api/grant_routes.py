@@ -69,9 +69,7 @@ def create_grant(
     return grant_value(grants.state_of(tx, grant, now=now, money_drawn=drawn))
 
 
-@get(
-    "/v1/customers/{customer:str}/credit-grants", opt=needs(Scope.QUOTA_READ), sync_to_thread=True
-)
+@get("/v1/customers/{customer:str}/credit-grants", opt=needs(Scope.QUOTA_READ), sync_to_thread=True)
 def list_grants(
     request: Anyone,
     customer: FromPath[str],
