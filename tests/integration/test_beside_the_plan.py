@@ -292,6 +292,17 @@ def test_another_plan_ends_a_ramp_and_a_change_to_come_is_refused_beside_it(
     assert ("Fee", 500) not in billed(shop)
 
 
+def test_an_agreement_does_not_drop_a_change_to_come(shop: Business) -> None:
+    acme = shop.customer("acme")
+    shop.subscribe(acme, "solo", "2024-12-01")
+    with shop.database.transaction() as tx:
+        changes.change(
+            tx, customer_id=acme, plan_key="duo", when=When.PERIOD_END, now=at("2024-12-05")
+        )
+    with pytest.raises(Conflict, match="drop it first"):
+        agree(shop, "2024-12-06", fee("5"))
+
+
 @pytest.mark.parametrize(
     ("steps", "error"),
     [

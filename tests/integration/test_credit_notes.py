@@ -209,7 +209,9 @@ def test_only_an_open_unpaid_invoice_can_be_voided(shop: Business, acme: UUID) -
         done = correcting.void(tx, issuer(shop), invoice=second, how=Voiding.WAIVE)
         with pytest.raises(Conflict):
             correcting.void(tx, issuer(shop), invoice=second, how=Voiding.WAIVE)
+        told = tx.tuples("SELECT type FROM outbox_event WHERE subject = %(id)s", id=done.invoice_id)
     assert done.status == Status.VOID
+    assert {row[0] for row in told} == {"invoice.finalized", "invoice.voided"}
     assert balance(shop, acme, Account.RECEIVABLE) == 699
     with pytest.raises(Conflict):
         credit(shop, 2)

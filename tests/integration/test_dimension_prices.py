@@ -11,7 +11,8 @@ from convergio.customers import actions as customers
 from convergio.infra.db import Database
 from convergio.kernel.errors import Invalid
 from convergio.metering.model import Event
-from convergio.subscriptions import changes
+from convergio.rating.model import Unit
+from convergio.subscriptions import changes, negotiating
 from convergio.subscriptions.model import When
 from tests.fakes.business import Business, at
 
@@ -94,6 +95,20 @@ def test_a_change_of_plan_leaves_each_stretch_its_own_prices(shop: Business) -> 
     # 10 included for 15 of 30 days: 5; then 25 x 0.05, and 30 x 0.02
     assert lines(shop) == [("Tokens", 60), ("Tokens (large)", 125)]
     assert shop.verify() == []
+
+
+def test_an_agreed_price_keeps_the_charges_of_values_that_it_does_not_name(
+    shop: Business,
+) -> None:
+    cheap = negotiating.Terms(Unit(unit="0.005"), None, {"large": Unit(unit="0.04")})
+    with shop.database.transaction() as tx:
+        acme = customers.find(tx, "acme").customer_id
+        step = negotiating.Step(None, {"pro_tokens": cheap})
+        negotiating.agree(tx, customer_id=acme, steps_=[step], now=at("2024-11-01"))
+    for model, tokens in (("large", 30), ("small", 50), ("medium", 40)):
+        use(shop, model, tokens, "2024-11-05")
+    shop.bill("2024-12-02")
+    assert lines(shop) == [("Tokens", 20), ("Tokens (large)", 120), ("Tokens (small)", 10)]
 
 
 def test_explain_leads_from_a_value_to_its_own_events(shop: Business) -> None:

@@ -79,7 +79,7 @@ def void(tx: Tx, by: issuing.Issuer, *, invoice: Invoice, how: Voiding) -> Invoi
     rows, credited = _left(tx, invoice)
     draft = crediting.void(locked, rows, credited, how)
     if draft is not None:
-        _issued(tx, by, draft)
+        _issued(tx, by, draft, is_void=True)
     if how == Voiding.REISSUE:
         discounts.give_back(tx, invoice.customer_id, invoice.invoice_id, now=by.as_of)
     voided = replace(_locked(tx, invoice), status=Status.VOID)
@@ -120,12 +120,12 @@ def _left(tx: Tx, invoice: Invoice) -> tuple[list[Creditable], Credited]:
     return rows, Credited(taxes.credited(tx, ids))
 
 
-def _issued(tx: Tx, by: issuing.Issuer, draft: CreditDraft) -> CreditNote:
+def _issued(tx: Tx, by: issuing.Issuer, draft: CreditDraft, *, is_void: bool = False) -> CreditNote:
     by.keyring.prepare(tx)
     buyers, unreadable = buying.buyers_of(tx, by.keyring, {draft.customer_id})
     if unreadable:
         raise errors.unreadable_buyer(unreadable[0].reason)
-    (note_id,) = issuing.issue(tx, by, [], [draft], buyers)
+    (note_id,) = issuing.issue(tx, by, [], [draft], buyers, is_void=is_void)
     if draft.kind == CreditKind.CORRECTION:
         subscriptions.reopen(tx, draft.customer_id)
     found = notes(tx, customer_id=draft.customer_id, invoice_id=draft.invoice_id)

@@ -46,14 +46,16 @@ def issue(
     drafts: Sequence[Draft],
     notes: Sequence[CreditDraft],
     buyers: Mapping[UUID, str],
+    *,
+    is_void: bool = False,
 ) -> list[UUID]:
     """Write credit notes and invoices with their lines, transfers and facts; number them last.
 
-    Returns the ids of the credit notes.
+    Returns the ids of the credit notes. A note that voids its invoice does not pay it.
     Locks: the credited invoices, then the series. Emits: credit_note.finalized,
     invoice.finalized, invoice.paid.
     """
-    note_ids, applied = _credit(tx, by, notes) if notes else ([], [])
+    note_ids, applied = _credit(tx, by, notes, is_void=is_void) if notes else ([], [])
     ids = new_ids(by.now, len(drafts))
     drawn = _drawn(tx, by, drafts, ids)
     _write_lines(tx, drafts, ids)
@@ -142,7 +144,9 @@ def _numbers(tx: Tx, by: Issuer, series: str, count: int) -> Numbers:
     return store.take_numbers(tx, series, count=count, issued_on=day)
 
 
-def _credit(tx: Tx, by: Issuer, notes: Sequence[CreditDraft]) -> tuple[list[UUID], list[Money]]:
+def _credit(
+    tx: Tx, by: Issuer, notes: Sequence[CreditDraft], *, is_void: bool
+) -> tuple[list[UUID], list[Money]]:
     """Apply credit notes to what is due of their invoices; the rest is the customers' balance."""
     locked = store.lock_invoices(tx, *settling.creditable_ids(notes))
     invoices = {one.invoice_id: one for one in locked}
@@ -158,7 +162,7 @@ def _credit(tx: Tx, by: Issuer, notes: Sequence[CreditDraft]) -> tuple[list[UUID
         transfers += _note_transfers(by, note, note_id, before, part)
         data = {"total": note.total.text(), "currency": note.total.currency}
         facts.append(outbox.Fact("credit_note.finalized", note.customer_id, note_id, data))
-        if after.status != before.status:
+        if after.status != before.status and not is_void:
             facts.append(outbox.Fact("invoice.paid", after.customer_id, after.invoice_id, {}))
     for invoice in invoices.values():
         store.save_settled(tx, invoice)

@@ -8,6 +8,7 @@ a change of seats keeps it. A ramp is a queue of such changes, each with its ins
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Annotated, NamedTuple
 from uuid import UUID
 
@@ -49,9 +50,10 @@ class QuotaLine(_Line, frozen=True, kw_only=True):
 
 
 class PriceLine(_Line, frozen=True, kw_only=True):
-    """What takes the place of a price of the plan."""
+    """What takes the place of a price of the plan; a value that `charges` lacks keeps its own."""
 
     charge: Charge
+    charges: Annotated[dict[str, Charge], msgspec.Meta(max_length=200)] = {}
     quota: QuotaLine | None = None
 
 
@@ -73,6 +75,7 @@ class Terms(NamedTuple):
 
     charge: Charge
     quota: Quota | None = None
+    charges: Mapping[str, Charge] = MappingProxyType({})
 
 
 class Step(NamedTuple):
@@ -87,7 +90,10 @@ def steps_of(file: AgreementFile) -> list[Step]:
     return [
         Step(
             None if line.at is None else parse_instant(line.at, field=f"steps[{place}].at"),
-            {key: Terms(one.charge, _quota(one.quota)) for key, one in line.prices.items()},
+            {
+                key: Terms(one.charge, _quota(one.quota), one.charges)
+                for key, one in line.prices.items()
+            },
         )
         for place, line in enumerate(file.steps)
     ]
@@ -98,15 +104,17 @@ def _quota(line: QuotaLine | None) -> Quota | None:
 
 
 def agree(tx: Tx, *, customer_id: UUID, steps_: Sequence[Step], now: datetime) -> list[Price]:
-    """Agree on prices, now or in steps; what was agreed and is still to come is dropped.
+    """Agree on prices, now or in steps; what was agreed before and is to come is dropped.
 
     Each step builds on the one before. Returns the prices that were made. Locks: the
     subscription. Emits: subscription.updated, subscription.ramp_agreed. Raises: NotFound, Invalid,
-    Conflict when nothing can be changed.
+    Conflict when nothing can be changed, or another change is to come.
     """
     live = changes.up_to_date(tx, customer_id, now=now)
     rules.check_changeable(live)
     _check(steps_, now=now)
+    if changes.pending(tx, live):
+        raise errors.change_waits()
     current = parts.of_plan(steps.items_of(tx, live))
     book = steps.prices_of(tx, current)
     seats = rules.seats_of(current, book)
@@ -156,7 +164,9 @@ def _replaced(
             prices.append(price)
             continue
         _check_terms(price, terms)
-        agreed = replace(price, charge=terms.charge, quota=terms.quota or price.quota)
+        charges = {**price.charges, **terms.charges}
+        quota = terms.quota or price.quota
+        agreed = replace(price, charge=terms.charge, quota=quota, charges=charges)
         made.append(catalog.negotiate(tx, agreed, live.customer_id, now=now))
         prices.append(made[-1])
     if left:
@@ -169,6 +179,9 @@ def _check_terms(price: Price, terms: Terms) -> None:
     if price.meter_key is not None and isinstance(terms.charge, Seat):
         detail = "a seat charge counts seats, not usage; charge by unit"
         raise Invalid(detail, code="seat_with_meter", field="charge")
+    if terms.charges and price.by is None:
+        detail = "this price has no charges by value; leave them out"
+        raise Invalid(detail, code="missing_dimension", field="charges")
     if terms.quota is not None and price.meter_key is None:
         detail = "a quota limits a meter; this price is a fee"
         raise Invalid(detail, code="quota_without_meter", field="quota")
