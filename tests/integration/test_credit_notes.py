@@ -15,7 +15,9 @@ from convergio.kernel.money import Money
 from convergio.ledger import actions as ledger
 from convergio.ledger.model import Account
 from convergio.subscriptions import actions as subscriptions
-from tests.fakes.business import SELLER, Business
+from convergio.subscriptions import changes
+from convergio.subscriptions.model import When
+from tests.fakes.business import SELLER, Business, at
 
 
 @pytest.fixture
@@ -273,4 +275,21 @@ def test_a_credit_by_hand_waits_for_a_run_that_takes_back_from_the_same_lines(
             with pytest.raises(TimeoutError):
                 by_hand.result(timeout=0.5)
         assert by_hand.result(timeout=30).total == 699
+    assert shop.verify() == []
+
+
+def test_an_invoice_that_a_later_one_took_a_part_back_of_cannot_be_voided(shop: Business) -> None:
+    beta = shop.customer("beta")
+    shop.subscribe(beta, "pro", "2024-11-01")
+    shop.bill("2024-11-02")
+    with shop.database.transaction() as tx:
+        changes.change(tx, customer_id=beta, plan_key="team", when=When.NOW, now=at("2024-11-16"))
+    shop.bill("2024-11-17")
+    first = shop.invoices(beta)[0]
+    assert any(amount < 0 for _, _, amount in shop.lines(shop.invoices(beta)[1]))
+    with shop.database.transaction() as tx, pytest.raises(Conflict, match="later invoice"):
+        correcting.void(tx, issuer(shop), invoice=first, how=Voiding.REISSUE)
+    assert balance(shop, beta, Account.RECEIVABLE) == sum(
+        one.due.minor for one in shop.invoices(beta)
+    )
     assert shop.verify() == []

@@ -197,18 +197,24 @@ def void(
 ) -> CreditDraft | None:
     """Return the full credit note that voids an invoice; None where nothing is left of it.
 
-    Raises: Conflict for one that is not open, or of which anything is paid.
+    Raises: Conflict for one that is not open, of which anything is paid, or of which a part was
+    taken back on another invoice: what is due of that part would be owed by nobody.
     """
     if invoice.status != Status.OPEN or invoice.paid:
         raise errors.cannot_void(invoice.number_text, invoice.status)
     kind = CreditKind.CORRECTION if how == Voiding.REISSUE else CreditKind.CONCESSION
     left = sum(row.remaining for row in rows)
     if left == 0 and not any(row.remaining for row in rows):
+        if invoice.due.minor:
+            raise errors.netted_elsewhere(invoice.number_text)
         return None
     if left <= 0:
         raise errors.beyond_credit(invoice.number_text, Money(left, invoice.currency).text())
     reason = f"void: {how}"
-    return asked(invoice, rows, credited, reason=reason, kind=kind, amount=None, lines=None)
+    draft = asked(invoice, rows, credited, reason=reason, kind=kind, amount=None, lines=None)
+    if draft.total < invoice.due:
+        raise errors.netted_elsewhere(invoice.number_text)
+    return draft
 
 
 def apply(invoice: Invoice, total: Money) -> tuple[Invoice, Money]:

@@ -102,3 +102,12 @@ def sliced_credit(name: str, by: str) -> Conflict:
         " void the grant and grant money instead"
     )
     return Conflict(detail, code="sliced_credit", field="grant")
+
+
+def netted_elsewhere(number: str) -> Conflict:
+    """Say that a void would forget what a later invoice took back of this one."""
+    detail = (
+        f"a part of {number} was taken back on a later invoice, so it is still due here;"
+        " let it be paid, or credit what is left of it"
+    )
+    return Conflict(detail, code="cannot_void", field="how")
