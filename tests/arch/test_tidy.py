@@ -65,6 +65,7 @@ DOMAIN_EXTRAS = {
         "describing.py",  # grants as JSON, for the command line and for HTTP
         "grants.py",  # prepaid credit: made, listed and voided, apart from deciding
         "quick.py",  # decides in two round trips what nothing stands against, apart from why not
+        "repeating.py",  # asks that come again under their own id
         "leases.py",  # slices of a quota: verbs of their own, with a life cycle of their own
         "spending.py",  # the cap in money, and its lock, which every decision asks first
     },

@@ -13,8 +13,8 @@ from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
-from convergio.entitlements import grants, leases, quick, rules, spending, store
-from convergio.entitlements.errors import HasRepeats, ask_is_over, not_countable, other_ask
+from convergio.entitlements import grants, leases, quick, repeating, rules, spending, store
+from convergio.entitlements.errors import HasRepeats, not_countable
 from convergio.entitlements.model import (
     Allowed,
     Ask,
@@ -62,7 +62,7 @@ class Gate:
 
         Raises: Unavailable; what was held by then nobody was told of, and it expires.
         """
-        decided, repeats = _without_repeats(asks)
+        decided, repeats = repeating.without_repeats(asks)
         for _ in range(_TRIES):
             left = [at for at, decision in enumerate(decided) if decision is None]
             left = [at for at in left if at not in repeats]
@@ -134,7 +134,7 @@ class Gate:
     ) -> list[Decision]:
         """Decide the careful way: who was answered before gets the same answer."""
         decisions: list[Decision] = [Denied(Reason.LIMIT_REACHED) for _ in asks]
-        again = _again(tx, asks, windows, decisions, now=now)
+        again = repeating.answered(tx, asks, windows, decisions, now=now)
         grouped = self._may(tx, asks, windows, decisions, done=again)
         customer_ids = {window.customer.customer_id for window in grouped}
         accounts = spending.lock_accounts(tx, customer_ids, now=now)
@@ -160,7 +160,7 @@ class Gate:
             decisions[at] = Allowed(one.customer_id, one.reservation_id, one.expires_at)
         if made:
             store.copy_reservations(tx, [one for _, one in made])
-        _again(
+        repeating.answered(
             tx, asks, windows, decisions, now=now
         )  # made by another process while this one waited
         free = customer_ids - accounts.keys()
@@ -313,59 +313,6 @@ class Gate:
             detail = f"there is no customer '{customer_key[:60]}'"
             raise NotFound(detail, code="unknown_customer", field="customer")
         return found
-
-
-def _without_repeats(asks: Sequence[Ask]) -> tuple[list[Decision | None], dict[int, int]]:
-    """Return the asks that are in the batch twice as (later, first), and refuse what differs."""
-    decided: list[Decision | None] = [None] * len(asks)
-    repeats: dict[int, int] = {}
-    seen: dict[tuple[str, UUID], int] = {}
-    for at, ask in enumerate(asks):
-        if ask.reservation_id is None:
-            continue
-        first = seen.setdefault((ask.customer_key, ask.reservation_id), at)
-        if first != at:
-            repeats[at] = first
-            if ask != asks[first]:
-                decided[at] = Refused(other_ask())
-    return decided, repeats
-
-
-def _again(
-    tx: Tx,
-    asks: Sequence[Ask],
-    windows: Sequence[Window | None],
-    decisions: list[Decision],
-    *,
-    now: datetime,
-) -> set[int]:
-    """Give those whose reservation is there already its answer; return which asks they are.
-
-    One that holds nothing any more, and was not used, is no yes: a new id asks anew.
-    """
-    chosen = [
-        (at, (window.customer.customer_id, ask.reservation_id), window.meter_id)
-        for at, (ask, window) in enumerate(zip(asks, windows, strict=True))
-        if window is not None
-        and ask.reservation_id is not None
-        and not isinstance(decisions[at], Allowed)
-    ]
-    known = store.find_reservations(tx, [key for _, key, _ in chosen]) if chosen else {}
-    found = set()
-    for at, key, meter_id in chosen:
-        stored = known.get(key)
-        if stored is not None:
-            is_same = (stored.meter_id, stored.quantity) == (meter_id, asks[at].quantity)
-            if not is_same:
-                decisions[at] = Refused(other_ask())
-            elif stored.state == "committed" or stored.holds_at(now):
-                decisions[at] = Allowed(
-                    stored.customer_id, stored.reservation_id, stored.expires_at
-                )
-            else:
-                decisions[at] = Refused(ask_is_over())
-            found.add(at)
-    return found
 
 
 def _held(
