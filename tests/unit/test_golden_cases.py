@@ -513,7 +513,7 @@ SKIPPED: Final = {
     "convention: an invoice is numbered when it is written; no draft waits in the database": (
         "STR-INV-01 STR-INV-11"
     ),
-    "later: a minimum chargeable amount": "STR-INV-12",
+    "convention: what is below the minimum waits unbilled; it is no debt": "STR-INV-12",
     "later: refunds": "KB-BAL-04",
     "convention: an amount off is for a period, and not prorated with its fee": "POL-PROD-04",
     "elsewhere: the order of credit is a query's (test_money_grants.py)": (
