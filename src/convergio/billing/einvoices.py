@@ -29,7 +29,7 @@ from convergio.infra.settings import Seller
 from convergio.kernel.errors import Conflict, require
 from convergio.kernel.money import exponent
 from convergio.kernel.periods import Period
-from convergio.rating.taxing import EUROPEAN_UNION, TaxRow, Treatment
+from convergio.rating.taxing import TaxRow, Treatment
 
 # EN 16931 codes of a tax category (UNTDID 5305).
 CODES: Final = {
@@ -219,11 +219,6 @@ def vat_number(tax_id: str | None, country: str | None) -> str | None:
     if text[:2] == prefix or (text[:2].isalpha() and country is None):
         return text
     return f"{prefix}{text}" if prefix else None
-
-
-def is_european(country: str | None) -> bool:
-    """Say whether a country is a member state."""
-    return country in EUROPEAN_UNION
 
 
 def _line(line: InvoiceLine, number: int, name: str, time_zone: str, *, net: int) -> ELine:
