@@ -28,6 +28,7 @@ import psycopg
 from convergio.infra import postgres
 
 READY_SECONDS_MAX = 60.0
+COMMAND_SECONDS_MAX = 1_200.0  # a run or a check over 100,000 subscriptions beside other work
 COMMAND = [sys.executable, "-m", "convergio.cli.main"]
 BYTECODE = tempfile.TemporaryDirectory(prefix="convergio-fault-")  # starts are half of the time
 
@@ -77,7 +78,8 @@ class Stage:
         """Run a command to its end and return the JSON of its last line."""
         done = subprocess.run(
             [*COMMAND, *arguments, "--json"],
-            env=self.environment(), capture_output=True, text=True, check=False, timeout=300,
+            env=self.environment(), capture_output=True, text=True, check=False,
+            timeout=COMMAND_SECONDS_MAX,
         )  # fmt: skip
         assert done.returncode == 0, f"{arguments}: {done.returncode} {done.stdout}{done.stderr}"
         return json.loads(done.stdout.splitlines()[-1])

@@ -13,6 +13,7 @@ from typing import Final
 
 from convergio.cli import bench_stage, console
 from convergio.cli.bench_http import Server
+from convergio.kernel.errors import require
 from convergio.kernel.periods import Calendar, Interval
 from convergio.simulation import bench_events, bench_work
 from convergio.simulation.bench_curves import Curve, Fact, near
@@ -175,17 +176,21 @@ def naive(app: App, scale: Scale) -> Curve:
 
 
 def billing(app: App, scale: Scale) -> Curve:
-    """Invoices a second against the number of subscriptions in one run."""
+    """Invoices a second against the number of subscriptions in one run.
+
+    Each run finds one boundary a customer: of those from before the next one, of the new the first.
+    """
     rows: list[Row] = []
     calendar = Calendar(bench_events.START, "UTC", Interval.MONTH)
     made = 0
     for place, size in enumerate(scale.subscriptions):
+        start = calendar.boundary(place)
         for at in range(made, size, 50_000):
             keys = [f"billed-{n:07d}" for n in range(at, min(at + 50_000, size))]
-            bench_work.subscribe(app, keys)
+            bench_work.subscribe(app, keys, start=start)
         made = size
-        as_of = calendar.boundary(place) + timedelta(hours=2)
-        rate, report = bench_work.bill(app, as_of)
+        rate, report = bench_work.bill(app, start + timedelta(hours=2))
+        require(report.invoices == size, "each customer has one invoice")
         worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
         rows.append((size, rate, report.invoices, worker or None))
         _tell(f"{size:,} subscriptions", rows[-1])
@@ -193,7 +198,9 @@ def billing(app: App, scale: Scale) -> Curve:
     return Curve(
         key="billing",
         title="A billing run against subscriptions",
-        words="A complete run: periods, owed less billed, lines, transfers, numbers.",
+        words="A complete run, one boundary a customer: periods, owed less billed, lines,"
+        " transfers, numbers, outbox; each page is one durable transaction"
+        " (`synchronous_commit = on`).",
         panels=(
             Panel(
                 "Throughput", "subscriptions", "invoices/s", (Line("billing run", points),)

@@ -45,13 +45,13 @@ def prepare(database: Database) -> None:
             tx.run(_YARDSTICKS[name])
 
 
-def subscribe(app: App, keys: Iterable[str]) -> None:
+def subscribe(app: App, keys: Iterable[str], *, start: datetime = START) -> None:
     """Make customers on a plan with a fee and overage, since before their first event."""
     now = app.clock.now()
     with app.database.transaction() as tx:
         found = customers.create_many(tx, list(keys), now=now)
         ids = sorted(found.values())
-        subscriptions.create_many(tx, customer_ids=ids, plan_key="pro", start=START, now=now)
+        subscriptions.create_many(tx, customer_ids=ids, plan_key="pro", start=start, now=now)
 
 
 def timed(work: Callable[[], object], amount: int) -> float:
