@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from convergio.billing import actions as billing
+from convergio.billing import jobs as billing_jobs
 from convergio.billing import rendering
 from convergio.entitlements import actions as entitlements
 from convergio.infra import answers, log
@@ -65,12 +66,24 @@ def chores(product: App) -> dict[str, Chore]:
 
     return {
         "convergio.bill": Chore("7 * * * *", bill),
+        "convergio.recompute": Chore("37 2 * * *", partial(_recompute, product)),
         "convergio.collect": Chore("*/15 * * * *", collect),
         "convergio.expire_reservations": Chore("* * * * *", expire),
         "convergio.retain_usage": Chore("23 3 * * *", retain),
         "convergio.forget_answers": Chore("41 * * * *", forget),
         "convergio.render_documents": Chore("19 * * * *", partial(_document, product)),
     }
+
+
+def _recompute(product: App) -> None:
+    """Compare owed and billed of everything; what differs is a fact, and an error in the log."""
+    found = billing_jobs.recompute(product.database, now=product.clock.now())
+    if found.customers:
+        _log.error(
+            "billing differs from what is owed",
+            customers=len(found.customers),
+            first=str(found.differences[0]),
+        )
 
 
 def _document(product: App) -> None:

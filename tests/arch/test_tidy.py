@@ -29,11 +29,15 @@ DOMAIN_EXTRAS = {
         "auditing.py",  # documents computed a second time from their lines, for `verify`: pure
         "bearing.py",  # what lines bear: discount shares, tax groups, revenue without tax: pure
         "charging.py",  # from owed to payable: coupons, netting, credit, tax
+        "checking.py",  # verify and the nightly recompute: reads page by page
+        "recomputing.py",  # owed less billed of everything, closed periods too: pure
+        "declaring.py",  # the tax in the seller's currency and where it is due, beside all else
         "redeeming.py",  # redeems a coupon, which asks what is billed already
         "reporting.py",  # what a run did, apart from what invoices are
         "buying.py",  # the buyer as a document names them, for the run and the verbs beside it
         "correcting.py",  # the verbs that take back what was billed, apart from the run
         "crediting.py",  # their pure decisions: caps, netting, what a credit note holds
+        "replaying.py",  # the past billed again in memory, for what-if: reads once, writes nothing
         "explaining.py",  # preview and explain: what would be billed, and why something was
         "gathering.py",  # what is not worth asking for waits: pure
         "issuing.py",  # writes invoices and credit notes, for the run and for those verbs
@@ -66,6 +70,7 @@ DOMAIN_EXTRAS = {
         "grants.py",  # prepaid credit: made, listed and voided, apart from deciding
         "quick.py",  # decides in two round trips what nothing stands against, apart from why not
         "repeating.py",  # asks that come again under their own id
+        "levels.py",  # asks of maxima and last values, of which nothing is held
         "leases.py",  # slices of a quota: verbs of their own, with a life cycle of their own
         "spending.py",  # the cap in money, and its lock, which every decision asks first
     },
@@ -75,6 +80,8 @@ DOMAIN_EXTRAS = {
         "receiving.py",  # money that no gateway took, apart from what is collected
     },
     "taxes": {
+        "reference.py",  # the reference rates of the ECB and their calendar: pure
+        "stating.py",  # the verbs of the tax in another currency, apart from the tax file
         "numbers.py",  # the offline check of tax numbers, the one seam to python-stdnum
     },
     "subscriptions": {

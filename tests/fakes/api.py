@@ -15,6 +15,7 @@ from psycopg import sql
 
 from convergio.api.app import inside
 from convergio.api.hot import HotPath
+from convergio.api.limiting import Limits
 from convergio.billing import actions as billing
 from convergio.customers import actions as customers
 from convergio.identity import actions as identity
@@ -148,8 +149,9 @@ def running(
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
     settings = Settings(home=str(home), log_level="error", **chosen)
     with opened(settings, url=server.dsn(name), clock=VirtualClock(NOW)) as product:
-        app = inside(product)
-        served = HotPath(product, app)
+        limits = Limits(product.settings)
+        app = inside(product, limits)
+        served = HotPath(product, app, limits)
         answer = cast("Callable[..., Awaitable[None]]", served)  # the same protocol, other types
         transport = httpx.ASGITransport(answer, raise_app_exceptions=False)
         with asyncio.Runner() as runner:

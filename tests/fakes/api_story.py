@@ -90,6 +90,9 @@ def _customers(story: Story) -> None:
     call("list_customers", "GET", "/v1/customers?limit=1")
     seen = {"verified": True, "evidence": "VIES, consultation WAPIAAAAX1"}
     call("check_tax_id", "POST", "/v1/customers/acme/tax-id-check", seen)
+    card = {"kind": "card", "country": "IT", "note": "issuer of the card"}
+    call("locate_customer", "POST", "/v1/customers/acme/location-evidence", card)
+    call("list_location_evidence", "GET", "/v1/customers/acme/location-evidence")
     call("show_terms", "GET", "/v1/customers/acme/terms")
     terms = {"collection": "send_invoice", "net_days": 30}
     call("set_terms", "PUT", "/v1/customers/acme/terms", terms)
@@ -105,11 +108,14 @@ def _agreed(story: Story) -> None:
     call("list_redemptions", "GET", "/v1/coupon-redemptions?customer=acme")
     call("archive_coupon", "POST", "/v1/coupons/SPRING/archive")
     add = {"customer": "acme", "add_on": "priority", "quantity": 1}
+    call("preview_add_on", "POST", "/v1/subscriptions/add-on/preview", add)
     call("set_add_on", "POST", "/v1/subscriptions/add-on", add)
     once = {"customer": "acme", "description": "Migration", "amount": "50.00"}
+    call("preview_charge", "POST", "/v1/charges/preview", once)
     call("create_charge", "POST", "/v1/charges", once)
     seats = {"team_seats": {"charge": {"model": "seat", "unit": "5.00"}}}
     agreed = {"customer": "acme", "steps": [{"prices": seats}]}
+    call("preview_prices", "POST", "/v1/subscriptions/prices/preview", agreed)
     call("agree_prices", "POST", "/v1/subscriptions/prices", agreed)
     where = "/v1/customers/acme/credit-grants"
     grant = {"key": "welcome", "category": "promotional", "meter": "questions", "quantity": "100"}

@@ -14,6 +14,9 @@ GATE: Final = "integration/test_gate.py"
 LIMITS: Final = "integration/test_rate_limits.py"
 RUN: Final = "integration/test_billing_run.py"
 WINDOWS: Final = "integration/test_usage_windows.py"
+MONEY: Final = "integration/test_money_attacks.py"
+GRANTS: Final = "integration/test_grant_api.py"
+PAYMENTS: Final = "integration/test_payments.py"
 
 BY_NUMBER: Final = frozenset(
     "QTY-01 QTY-02 QTY-03 QTY-04 QTY-07 QTY-09 QTY-10 QTY-14 QTY-15 QTY-17 QTY-19"
@@ -48,7 +51,24 @@ NUMBERED: Final[dict[str, tuple[str, ...]]] = {
     "DOS-01": ("integration/test_api.py",),
     "DOS-02": ("integration/test_api.py",),
     "WEB-08": ("integration/test_api.py",),
+    "MONEY-05": (MONEY,),
+    "MONEY-06": ("integration/test_coupons.py", MONEY),
+    "MONEY-10": (MONEY,),
+    "MONEY-12": ("unit/test_taxing.py",),
+    "MONEY-13": (MONEY,),
+    "MONEY-14": (MONEY,),
+    "MONEY-15": (MONEY,),
+    "MONEY-17": (MONEY,),
+    "MONEY-18": (MONEY,),
+    "MONEY-22": (MONEY,),
+    "MONEY-24": (MONEY,),
+    "MONEY-26": (MONEY,),
     "MONEY-34": (GATE,),
+    "TAX-01": ("integration/test_taxes.py", "integration/test_location_evidence.py"),
+    "TAX-03": ("integration/test_taxes.py", "integration/test_location_evidence.py"),
+    "TAX-04": ("integration/test_taxes.py",),
+    "TAX-06": ("integration/test_documents_written.py",),
+    "TAX-07": ("unit/test_e_invoices.py",),
 }
 # rows that tests with names of their own answer
 NAMED: Final[dict[str, tuple[str, ...]]] = {
@@ -60,13 +80,32 @@ NAMED: Final[dict[str, tuple[str, ...]]] = {
         f"{WINDOWS}::test_windows_follow_the_zone_across_a_change_of_clocks",
         "property/test_kernel_periods.py::test_periods_meet_without_gap_or_overlap",
     ),
+    "MONEY-29": (
+        f"{PAYMENTS}::test_a_method_with_a_hard_decline_is_never_charged_again",
+        f"{PAYMENTS}::test_declines_follow_the_schedule_to_unpaid_and_a_new_method_recovers",
+    ),
+    "MONEY-32": (
+        f"{RUN}::test_late_usage_is_priced_in_the_tiers_of_its_own_period",
+        "integration/test_ingest.py::test_time_01_only_an_import_may_bring_old_events",
+    ),
+    "MONEY-36": (f"{GRANTS}::test_only_the_seller_grants_and_a_customer_reads_its_own_alone",),
     "TEN-05": (f"{TENANCY}::test_another_customer_s_invoice_and_pdf_are_not_there",),
     "INJ-05": ("integration/test_usage_csv.py::test_cells_are_neutral_text_and_plain_numbers",),
     "INJ-07": ("unit/test_documents.py::test_what_a_customer_typed_is_shown_as_typed",),
 }
 
+_GATEWAYS = "refunds, disputes and a provider's own totals come with the gateways"
 _USERS = "users, sessions and roles come with the portal and the admin page"
 LATER: Final[dict[str, str]] = {
+    "MONEY-01": _GATEWAYS,
+    "MONEY-02": _GATEWAYS,
+    "MONEY-03": _GATEWAYS,
+    "MONEY-04": _GATEWAYS,
+    "MONEY-19": "nobody signs up here: the seller says who gets a trial",
+    "MONEY-21": "erasure comes with privacy",
+    "MONEY-30": "no route takes a card or a token; how often a key may ask is QUOTA-08",
+    "MONEY-35": _GATEWAYS,
+    "MONEY-37": _GATEWAYS,
     "TIME-12": "there is no test clock: a running product reads the machine's, nothing moves it",
     "TEN-09": _USERS,
     "TEN-10": _USERS,
@@ -96,4 +135,4 @@ LATER: Final[dict[str, str]] = {
     "WEB-12": "no cookie is set",
     "WEB-14": "pages come with the portal",
 }
-AREAS: Final = frozenset("QTY TIME QUOTA IDEM TEN MASS KEY INJ DOS PAN WEB".split())
+AREAS: Final = frozenset("QTY TIME QUOTA IDEM TEN MASS KEY INJ DOS PAN WEB TAX MONEY".split())

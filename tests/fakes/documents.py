@@ -21,6 +21,8 @@ from convergio.billing.model import (
 from convergio.infra.settings import Seller
 from convergio.kernel.money import Money
 from convergio.rating.taxing import GroupKey, Priced, TaxRow, Treatment, tax_groups
+from convergio.taxes import reference
+from convergio.taxes.model import Exchange, Kept, Placed
 
 START, END = datetime(2025, 2, 1, tzinfo=UTC), datetime(2025, 3, 1, tzinfo=UTC)
 SELLER = Seller(
@@ -51,6 +53,7 @@ ITALIAN = Buyer(
     region="TO",
     sdi_code="CVG0001",
     purchase_order="PO-2025-17",
+    by_transfer=True,
 )
 GERMAN = Buyer(
     key="birke",
@@ -193,3 +196,22 @@ def credit_note(view: InvoiceView, *parts: tuple[int, int]) -> CreditNoteView:
         tax=tax,
     )
     return CreditNoteView(note, lines, view.invoice, view.lines, view.buyer, view.time_zone, taxes)
+
+
+RATE = Exchange("eur", date(2025, 2, 28), Decimal("1.0411"), Decimal(1), "ECB")
+
+
+def in_dollars(view: InvoiceView, by: Exchange = RATE) -> InvoiceView:
+    """Return an invoice as if it had been in dollars, with its tax stated in euros."""
+    lines = tuple(replace(one, currency="usd") for one in view.lines)
+    invoice = replace(view.invoice, currency="usd")
+    taxes = reference.stated(view.taxes, "usd", by)
+    return replace(
+        view, invoice=invoice, lines=lines, taxes=taxes, kept=view.kept._replace(exchange=by)
+    )
+
+
+def taxed_in(view: InvoiceView, country: str) -> InvoiceView:
+    """Return an invoice that bears a country's tax, as the account and a card said."""
+    place = Placed(country, (("billing", country), ("card", country)))
+    return replace(view, kept=Kept(view.kept.exchange, place))

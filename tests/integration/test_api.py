@@ -145,7 +145,10 @@ def test_web_08_every_answer_has_the_security_headers(
 def test_what_is_not_there_and_what_is_not_allowed_are_problems_too(api: Api) -> None:
     problem(api.get("/nowhere"), 404)
     problem(api.get("/v1/events"), 405)
-    problem(api.send("DELETE", "/v1/customers"), 405)
+    found = api.send("DELETE", "/v1/customers")
+    problem(found, 405)
+    assert set(found.headers["allow"].split(", ")) >= {"GET", "POST"}
+    assert (found.json()["code"], "GET" in found.json()["detail"]) == ("method_not_allowed", True)
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ def test_own_things_are_there(api: Api, names: tuple[str, str, str]) -> None:
     "path",
     [
         "/v1/customers/{}",
+        "/v1/customers/{}/location-evidence",
         "/v1/quota?customer={}&meter=questions",
         "/v1/quota?customer={}&meter=nope",
         "/v1/usage?customer={}&meter=questions",

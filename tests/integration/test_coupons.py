@@ -17,6 +17,8 @@ from convergio.infra.db import Database
 from convergio.kernel.errors import Conflict, ConvergioError, Invalid
 from convergio.ledger import actions as ledger
 from convergio.subscriptions import actions as subscriptions
+from convergio.subscriptions import changes
+from convergio.subscriptions.model import When
 from convergio.taxes import actions as taxes
 from tests.fakes.business import SELLER, Business, at
 
@@ -33,6 +35,14 @@ plans:
   - key: team
     name: Team
     prices: [{key: team-fee, name: Team, charge: {model: flat, amount: "100.00"}}]
+  - key: weekly
+    name: Weekly
+    prices: [{key: week, name: Week, interval: week, charge: {model: flat, amount: "10.00"}}]
+  - key: yearly
+    name: Yearly
+    prices:
+      - {key: setup, name: Setup, once: true, charge: {model: flat, amount: "5.00"}}
+      - {key: year, name: Year, interval: year, charge: {model: flat, amount: "90.00"}}
 """
 TAXES = b'{seller: IT, registrations: [{country: IT}], rates: [{country: IT, percent: "22"}]}'
 
@@ -88,6 +98,31 @@ def test_a_coupon_lowers_its_periods_and_no_other(shop: Business) -> None:
         totals = {account: money.minor for (account, _), money in ledger.totals(tx).items()}
     assert totals["deferred_revenue"] == -2_800
     assert shop.verify() == []
+
+
+def test_a_coupon_counts_for_the_plan_that_a_waiting_change_led_to(shop: Business) -> None:
+    customer_id = subscribed(shop, plan="team")
+    shop.bill("2025-01-02")
+    with shop.database.transaction() as tx:
+        changes.change(
+            tx,
+            customer_id=customer_id,
+            plan_key="weekly",
+            when=When.PERIOD_END,
+            now=at("2025-01-05"),
+        )
+    offered(shop, plans=("weekly",))
+    one = redeemed(shop, customer_id, when="2025-02-03")  # no run has carried the change out
+    assert (one.span.interval, one.span.anchor_at, one.span.first) == ("week", at("2025-02-01"), 0)
+    shop.bill("2025-02-10")
+    weeks = [line.discount for view in views(shop, customer_id)[1:] for line in view.lines]
+    assert weeks == [100, 0]
+
+
+def test_what_is_asked_once_gives_a_coupon_no_periods(shop: Business) -> None:
+    customer_id = subscribed(shop, plan="yearly")
+    offered(shop)
+    assert redeemed(shop, customer_id).span.interval == "year"
 
 
 def test_late_usage_gets_the_discount_of_its_own_period(shop: Business) -> None:

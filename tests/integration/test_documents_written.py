@@ -101,6 +101,48 @@ def test_an_invoice_and_its_credit_note_are_written_in_every_format(
     assert answer(billed("verify", "--json"))["ok"]
 
 
+def test_tax_06_a_rejected_file_is_written_again_the_same_and_issuing_anew_bills_once(
+    billed: Call,
+) -> None:
+    number = first(billed, "alba")
+    wish = ("invoice", "xml", number, "--format", "fatturapa", "--json")
+    sent = Path(answer(billed(*wish))["path"]).read_bytes()
+    answer(billed("customer", "update", "alba", "--street", "Via Nuova 2", "--json"))
+    again = Path(answer(billed(*wish))["path"]).read_bytes()
+    assert again == sent  # the same number, day and content: another name is enough to send it
+    before = answer(billed("customer", "history", "alba", "--json"))["entries"]
+    answer(billed("invoice", "void", number, "--how", "reissue", "--json"))
+    answer(billed("bill", "--as-of", "2025-03-11T00:00:00Z", "--json"))
+    after = answer(billed("customer", "history", "alba", "--json"))["entries"]
+    new = after[len(before) :]
+    amounts = {one["type"]: one["amount"] for one in new}
+    assert amounts == {
+        "credit_note": "8.53",
+        "invoice": "17.06",
+    }  # January's fee again, and March's
+    (number,) = (one["number"] for one in new if one["type"] == "invoice")
+    fresh = billed("invoice", "xml", number, "--format", "fatturapa", "--json")
+    written = Path(answer(fresh)["path"]).read_bytes()
+    assert schemas.fatturapa(written) == []
+    assert schemas.texts(written, "Indirizzo")[1] == "Via Nuova 2"
+    assert answer(billed("verify", "--json"))["ok"]
+
+
+def test_only_who_pays_by_transfer_reads_the_account_and_issued_documents_keep_it(
+    billed: Call,
+) -> None:
+    def iban(number: str) -> list[str]:
+        told = answer(billed("invoice", "xml", number, "--json"))
+        return schemas.texts(Path(told["path"]).read_bytes(), "IBANID")
+
+    old = first(billed, "alba")
+    answer(billed("payment", "terms", "alba", "--send-invoice", "--json"))
+    answer(billed("bill", "--as-of", "2025-03-11T00:00:00Z", "--json"))
+    found = answer(billed("invoice", "list", "--customer", "alba", "--json"))["invoices"]
+    assert iban(old) == []
+    assert iban(found[-1]["number"]) == [SELLER.iban]
+
+
 def test_what_keeps_a_document_from_being_an_e_invoice_is_said(
     billed: Call, tmp_path: Path
 ) -> None:

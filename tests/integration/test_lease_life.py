@@ -1,5 +1,7 @@
 """A lease's life on real Postgres: slices, reports, death of a node, the end of a window."""
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -13,6 +15,7 @@ from convergio.entitlements import actions as entitlements
 from convergio.entitlements import leases
 from convergio.entitlements.actions import Gate
 from convergio.entitlements.model import Ask, Denied, Lease, Leased, Reason
+from convergio.infra.clock import pause
 from convergio.infra.db import Database
 from convergio.infra.ids import new_id
 from convergio.kernel.errors import Conflict, Invalid, NotFound, Unavailable
@@ -24,8 +27,10 @@ from tests.fakes import quotas
 from tests.fakes.meters import NOW
 from tests.fakes.quota import CATALOG, Desk
 from tests.fakes.quotas import METER
+from tests.integration.test_meeting import is_waiting
 
 MINUTE = timedelta(seconds=60)
+MICROSECOND = timedelta(microseconds=1)
 D = Decimal
 
 
@@ -126,6 +131,29 @@ def test_asking_again_with_the_same_id_is_the_same_lease(database: Database, now
     assert left(gate, now) == D(45)
     with pytest.raises(Conflict):
         gate.leases.acquire("acme", "images", D(1), lease_id=chosen, now=now)
+
+
+def test_asking_again_across_the_end_of_a_window_while_the_first_is_at_work_is_the_same_lease(
+    database: Database, now: datetime
+) -> None:
+    """The two hold the locks of different windows: the id alone keeps them from being two."""
+    quotas.subscribed(database, now, "acme")
+    early, late = quotas.gate(database), quotas.gate(database)
+    chosen = new_id(now)
+    window = acquire(early, "1", now).end_at
+    before, after = window - MICROSECOND, window + MICROSECOND
+    with ThreadPoolExecutor(1) as pool:
+        with database.transaction() as tx:
+            with pytest.MonkeyPatch.context() as patched:  # the first asks in this transaction
+                patched.setattr(database, "transaction", lambda: nullcontext(tx))
+                first = acquire(early, "100", before, chosen)
+            second = pool.submit(acquire, late, "100", after, chosen)
+            while not is_waiting(database.dsn):
+                assert not second.done(), second.result()
+                pause(0.01)
+        assert second.result(30) == first
+    assert first.end_at == window
+    quotas.assert_sound(database)
 
 
 def test_a_dead_nodes_rest_stays_blocked_until_it_is_declared_lost_and_is_never_billed(

@@ -165,6 +165,8 @@ def test_invoices_are_narrowed_by_status_series_and_day(api: Api) -> None:
         rows = body(api.get(where + narrowed))["invoices"]
         assert rows == ([invoice] if found else []), narrowed
     assert body(api.get(f"{where}&status=lost"), 422)
+    assert body(api.get(f"{where}&series=CVG%00"), 422)
+    assert body(api.get("/v1/subscriptions?plan=pro%00"), 422)
     assert body(api.get(f"{where}&issued_from=today"), 422)
 
 

@@ -101,6 +101,18 @@ def test_a_release_that_meets_another_writer_is_a_release(dsn: str, desk: Desk) 
     assert desk.quota(name="first")["remaining"] == "10"
 
 
+def test_a_commit_that_meets_another_writer_is_one_commit(dsn: str, desk: Desk) -> None:
+    held = desk.hold("2", name="first")
+    who = desk.ingestor.customer("first", now=NOW)
+    assert who is not None
+    with deadlocked(dsn, (WINDOW, who), (RESERVATION, who)) as meet:
+        done = meet(lambda: desk.gate.commit("first", held, actual=Decimal(3), now=NOW))
+    assert deadlocks(desk.database) >= 1  # a slow machine may let the two meet once more
+    assert (done.state, done.settled) == ("committed", 3)
+    assert desk.quota(name="first")["remaining"] == "7"
+    assert desk.verify() == []
+
+
 def test_leases_that_ended_are_let_go_also_when_another_writer_is_met(dsn: str, desk: Desk) -> None:
     for name in ("first", "second"):
         found = desk.gate.leases.acquire(name, "questions", Decimal(1), now=NOW)

@@ -79,8 +79,21 @@ def test_an_address_that_guesses_keys_is_limited_before_it_is_asked_who_it_is(
     home = tmp_path_factory.mktemp("home")
     with running(server, template, home, rate_limit_address="5/hour") as own:
         wrong = "cvg_live_" + "a" * 36
-        status = [own.get("/v1/invoices", key=wrong).status_code for _ in range(7)]
+        status = [own.get("/v1/invoices", key=wrong).status_code for _ in range(3)]
+        status += [own.post("/v1/events", {}, key=wrong).status_code for _ in range(4)]
         assert status == [401] * 5 + [429] * 2
-        status = [own.post("/v1/events", {}, key=wrong).status_code for _ in range(7)]
-        assert status == [401] * 5 + [429] * 2
+        assert own.get("/v1/invoices", key=wrong).status_code == 429
         assert own.get("/healthz", key=None).status_code == 200
+
+
+def test_a_customer_and_an_address_are_counted_once_over_all_routes_and_a_key_for_each_kind(
+    api: Api,
+) -> None:
+    name, customer_id = api.customer("pro")
+    scopes = (Scope.QUOTA_WRITE, Scope.USAGE_WRITE, Scope.INVOICES_READ)
+    keys = [api.key(*scopes, customer_id=customer_id) for _ in range(2)]
+    ask = {"customer": name, "meter": "questions"}
+    status = [api.post("/v1/authorize", ask, key=keys[0]).status_code for _ in range(8)]
+    status += [api.get("/v1/invoices", key=keys[n % 2]).status_code for n in range(8)]
+    status += [api.post("/v1/events", event(name), key=keys[1]).status_code for _ in range(6)]
+    assert status == [200] * 16 + [202] * 4 + [429] * 2

@@ -135,6 +135,31 @@ def test_one_live_subscription_a_customer(shop: Business) -> None:
     assert facts(shop) == ["subscription.created"]
 
 
+def test_a_start_before_the_end_of_an_earlier_subscription_is_refused_with_the_earliest_one(
+    shop: Business,
+) -> None:
+    acme, other = shop.customer("acme"), shop.customer("other")
+    shop.subscribe(acme, "pro", "2024-10-01")
+    shop.cancel(acme, "2024-10-20", at_period_end=False)
+    shop.subscribe(acme, "pro", "2024-11-01")
+    shop.cancel(acme, "2024-11-20T08:30:00.5Z", at_period_end=False)
+    for start in ("2024-10-01", "2024-10-25", "2024-11-20T08:30:00Z"):
+        with pytest.raises(Conflict, match=r"until 2024-11-20T08:30:00.5\S*Z; start then") as told:
+            shop.subscribe(acme, "pro", start)
+        assert (told.value.code, told.value.field) == ("overlapping_start", "start")
+    with pytest.raises(Conflict, match="2024-11-20"), shop.database.transaction() as tx:
+        actions.create_many(
+            tx, customer_ids=[acme, other], plan_key="pro", start=at("2024-11-01"), now=shop.now
+        )
+    assert shop.subscribe(other, "pro", "2024-10-01").plan_key == "pro"
+    with shop.database.transaction() as tx:
+        assert len(actions.history(tx, acme)) == 2
+    again = shop.subscribe(acme, "pro", "2024-11-20T08:30:00.5Z")
+    assert again.started_at == at("2024-11-20T08:30:00.5Z")
+    shop.bill("2025-01-02")
+    assert shop.verify() == []
+
+
 def test_an_unknown_plan_or_customer_makes_nothing(shop: Business) -> None:
     acme = shop.customer("acme")
     with pytest.raises(NotFound):

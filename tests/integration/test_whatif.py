@@ -1,15 +1,25 @@
 """A price change is seen before it is made, and seeing it changes nothing."""
 
+from collections.abc import Iterable
+from decimal import Decimal
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
+from convergio.catalog import actions as catalog
 from convergio.cli import whatif as command
+from convergio.customers import actions as customers
+from convergio.entitlements import grants
+from convergio.entitlements.model import Category, GrantTerms
 from convergio.infra.db import Database
 from convergio.kernel.errors import Invalid
+from convergio.kernel.money import Money
 from convergio.kernel.periods import Period
+from convergio.rating.model import Flat
 from convergio.simulation import whatif
 from convergio.simulation.whatif import Compared
+from convergio.subscriptions import negotiating
 from tests.fakes.business import Business, at
 
 CATALOG = (Path(__file__).parents[1] / "golden" / "catalog.yaml").read_bytes()
@@ -32,7 +42,13 @@ def shop(database: Database) -> Business:
 
 def found(shop: Business, source: bytes, during: Period = DURING) -> dict[str, Compared]:
     with shop.database.snapshot() as tx:
-        return {one.customer: one for one in whatif.compared(tx, source, during=during)}
+        every = whatif.compared(tx, shop.keyring, source, during=during)
+        return {one.customer: one for one in every}
+
+
+def customer_id(shop: Business, key: str) -> UUID:
+    with shop.database.transaction() as tx:
+        return customers.find(tx, key).customer_id
 
 
 def test_the_same_catalog_changes_nobodys_bill_and_gives_what_was_billed(shop: Business) -> None:
@@ -95,19 +111,115 @@ def test_it_runs_in_a_transaction_that_cannot_write_and_leaves_every_row_as_it_w
         assert tx.value("SHOW transaction_read_only") == "on"
 
 
+def summed(rows: Iterable[Compared]) -> command.Summary:
+    made = command.Summary(DURING)
+    for one in rows:
+        made.add(one)
+    return made
+
+
 def test_the_csv_holds_no_formula_and_the_chart_every_changed_customer(shop: Business) -> None:
-    rows = list(found(shop, CATALOG.replace(b"unit: 31", b"unit: 93")).values())
-    lines = command.csv_of(rows).split("\r\n")
-    assert '"\'=cmd",usd,124.00,372.00,248.00' in lines
-    chart = command.chart_of(rows)
+    rows = found(shop, CATALOG.replace(b"unit: 31", b"unit: 93"))
+    line = command.csv_of(rows["=cmd"])
+    assert line == ('"\'=cmd","usd",124.00,372.00,0.00,0.00,124.00,0.00,248.00,"",""\r\n')
+    chart = command.chart_of(summed(rows.values()).bars())
     assert chart.count("<rect") == 2
     assert "248.00 USD" in chart
 
 
 def test_the_summary_adds_up_by_currency(shop: Business) -> None:
-    value = command.summary(
-        list(found(shop, CATALOG.replace(b"amount: 31", b"amount: 21")).values()), DURING
-    )
+    rows = found(shop, CATALOG.replace(b"amount: 31", b"amount: 21"))
+    value = summed(rows.values()).value()
     assert value["revenue"]["usd"]["difference"] == "-20.00"
     assert [one["customer"] for one in value["less"]] == ["acme"]
     assert value["more"] == []
+    assert value["unlike_billed"] == 0
+
+
+def test_the_summary_keeps_no_more_customers_than_it_shows() -> None:
+    made = command.Summary(DURING)
+    zero = Money(0, "usd")
+    for number in range(5_000):
+        then = Money(number - 2_500, "usd")
+        made.add(Compared(f"c{number:05}", zero, then, zero, zero, zero, zero))
+    value = made.value()
+    assert [one["difference"] for one in value["more"]][:2] == ["24.99", "24.98"]
+    assert [one["difference"] for one in value["less"]][:2] == ["-25.00", "-24.99"]
+    assert (value["customers"], value["changed"]) == (5_000, 4_999)
+    assert len(made.bars()) == 20
+
+
+def test_every_plan_that_the_other_catalog_lacks_is_named_at_once(shop: Business) -> None:
+    lacking = CATALOG.replace(b"- key: team\n", b"- key: squad\n")
+    lacking = lacking.replace(b"- key: pro\n", b"- key: prolific\n")
+    with pytest.raises(Invalid, match="no plans 'pro', 'team', which customers are or were on"):
+        found(shop, lacking)
+
+
+def test_a_dimension_that_nothing_was_counted_by_is_named(shop: Business) -> None:
+    other = CATALOG.replace(b"value: quantity, default: 1", b"value: quantity, group_by: [model]")
+    other = other.replace(
+        b"unit: 0.10, included: 310}", b"unit: 0.10, included: 310}\n"
+        b"        by: model\n        charges: {large: {model: unit, unit: 1}}", 1,
+    )  # fmt: skip
+    with pytest.raises(Invalid, match="by 'model', by which no usage is grouped"):
+        found(shop, other)
+
+
+def test_a_price_that_is_left_as_it_is_moves_nobody_from_an_older_version(shop: Business) -> None:
+    newer = CATALOG.replace(b"{key: basic_fee,", b"{key: basic_fee, version: 2,")
+    newer = newer.replace(b"amount: 31}", b"amount: 41}", 1)
+    with shop.database.transaction() as tx:
+        catalog.apply(tx, newer, now=shop.now)
+    assert found(shop, newer)["acme"].difference.minor == 0
+    again = newer.replace(b"version: 2", b"version: 3").replace(b"amount: 41}", b"amount: 51}")
+    assert found(shop, again)["acme"].difference.minor == 2 * 20_00
+
+
+def test_an_agreed_price_survives_a_dearer_list_price_and_goes_with_the_price(
+    shop: Business,
+) -> None:
+    acme = customer_id(shop, "acme")
+    terms = negotiating.Terms(Flat(amount="20.00"))
+    with shop.database.transaction() as tx:
+        step = negotiating.Step(None, {"basic_fee": terms})
+        negotiating.agree(tx, customer_id=acme, steps_=[step], now=at("2025-03-01"))
+    shop.bill("2025-04-02", now=at("2025-04-02"))
+    march = Period(at("2025-03-01"), at("2025-04-01"))
+    dearer = found(shop, CATALOG.replace(b"amount: 31}", b"amount: 62}"), march)
+    assert (dearer["acme"].now.minor, dearer["acme"].then.minor) == (2_000, 2_000)
+    fee = (
+        b'      - {key: basic_fee, name: "Basic, monthly fee", charge: {model: flat, amount: 31}}\n'
+    )
+    assert fee in CATALOG
+    assert found(shop, CATALOG.replace(fee, b""), march)["acme"].then.minor == 0
+
+
+def test_a_new_fee_is_had_for_all_time_on_the_plan_and_one_that_is_asked_once_once(
+    shop: Business,
+) -> None:
+    fee = (
+        b'      - {key: basic_fee, name: "Basic, monthly fee", charge: {model: flat, amount: 31}}\n'
+    )
+    more = fee.replace(b"basic_fee", b"basic_more").replace(b"31", b"7")
+    once = more.replace(b"basic_more", b"basic_once").replace(b"charge:", b"once: true, charge:")
+    other = CATALOG.replace(fee, fee + more + once)
+    assert found(shop, other)["acme"].difference.minor == 2 * 700 + 700
+
+
+def test_credit_that_would_have_been_drawn_is_drawn(shop: Business) -> None:
+    """1,000 units less 10 beyond the 310 that are included; with 100 included, 220 are drawn."""
+    terms = GrantTerms(
+        key="pack", category=Category.PURCHASED, meter_key="questions", quantity=Decimal(215),
+        starts_at=at("2025-03-01"),
+    )  # fmt: skip
+    with shop.database.transaction() as tx:
+        grants.create(tx, "acme", terms, now=at("2025-03-01"))
+    shop.now = at("2025-03-10")
+    shop.use("acme", 320, "2025-03-09T00:00:00Z")
+    shop.bill("2025-04-02", now=at("2025-04-02"))
+    march = Period(at("2025-03-15"), at("2025-04-02"))
+    less = CATALOG.replace(b"unit: 0.10, included: 310", b"unit: 0.10, included: 100", 1)
+    one = found(shop, less, march)["acme"]
+    assert (one.now.minor, one.then.minor) == (3_100, 3_100 + 50)
+    assert one.is_as_billed

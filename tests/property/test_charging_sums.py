@@ -6,10 +6,10 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convergio.billing import bearing
+from convergio.billing import bearing, crediting
 from convergio.billing.model import Bearing, Creditable, CreditLine, Kind
 from convergio.discounts import rules
-from convergio.discounts.model import Discountable, Grant, Redemption, Span
+from convergio.discounts.model import Discountable, Draw, Grant, Redemption, Span
 from convergio.kernel.money import Money
 from convergio.kernel.periods import Interval
 from convergio.rating.taxing import GroupKey, Priced, Treatment, tax_groups, tax_of
@@ -135,3 +135,30 @@ def test_what_lines_earn_is_what_is_to_be_paid_less_the_tax(
     rows = tax_groups(Priced(bearing.net_of(one), one.bearing.group) for one in parts)
     earned = bearing.earned_by(parts, rows, "eur")
     assert sum(earned.values()) == sum(row.net for row in rows)
+
+
+@given(
+    st.lists(st.integers(1, 10**6), min_size=1, max_size=5),
+    st.lists(st.integers(1, 10**6), max_size=8),
+    st.booleans(),
+)
+def test_what_comes_back_of_a_discount_goes_to_what_took_it_and_never_beyond(
+    took: list[int], parts: list[int], is_undone: bool
+) -> None:
+    """In any parts: each adds up, nobody gets more than it took, and the last closes the cent."""
+    place, sign = (CUSTOMER, 1), -1 if is_undone else 1
+    draws = [Draw(UUID(int=number), number, sign * part) for number, part in enumerate(took)]
+    taken = {place: draws}
+    back = dict.fromkeys(range(len(took)), 0)
+    for part in [*parts, sum(took)]:
+        left = sum(abs(one.amount) for one in taken[place])
+        size = min(part, left)
+        found = crediting.returned(taken, place, sign * size)
+        assert sum(one.amount for one in found) == sign * size
+        for one in found:
+            assert one.period_number is not None
+            back[one.period_number] += abs(one.amount)
+            assert back[one.period_number] <= took[one.period_number]
+        assert sum(abs(one.amount) for one in taken[place]) == left - size
+    assert list(back.values()) == took
+    assert crediting.returned(taken, place, 1) == ()

@@ -97,6 +97,23 @@ def test_beyond_the_queue_a_caller_is_told_to_come_back_and_nothing_of_theirs_is
     asyncio.run(scenario())
 
 
+def test_who_sends_more_than_the_queue_holds_is_taken_when_nobody_waits() -> None:
+    async def scenario() -> None:
+        gate = Gate()
+        with batcher(gate, batch_max=2, queue_max=2) as asked:
+            first = asyncio.create_task(asked.submit([0, 1, 2]))
+            await begun(gate)
+            waiting = asyncio.create_task(asked.submit([3]))
+            await asyncio.sleep(0)
+            with pytest.raises(Unavailable):
+                await asked.submit([4, 5])
+            gate.open.set()
+            assert await first == ["<0>", "<1>", "<2>"]
+            await waiting
+
+    asyncio.run(scenario())
+
+
 def test_an_error_reaches_every_caller_of_its_batch_and_no_other() -> None:
     def work(items: list[int]) -> list[int]:
         if 13 in items:

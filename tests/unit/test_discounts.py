@@ -53,6 +53,11 @@ def test_a_percentage_is_rounded_once_and_shared_by_largest_remainder() -> None:
     assert taken([line(1), line(1), line(1)], redemption(1, percent="50")) == [1, 1, 0]
 
 
+def test_among_equal_remainders_the_earlier_line_of_the_document_is_served_first() -> None:
+    fee, late, usage = line(814, "2025-03-20"), line(699, "2025-02-05"), line(699, "2025-03-05")
+    assert taken([fee, late, usage], redemption(1, percent="0.5")) == [4, 4, 3]
+
+
 def test_later_coupons_take_of_what_earlier_ones_left() -> None:
     half, tenth = redemption(1, percent="50"), redemption(2, percent="10")
     assert taken([line(1_000)], half, tenth) == [550] == taken([line(1_000)], tenth, half)

@@ -20,6 +20,7 @@ from tests.fakes.documents import (
     ITALIAN,
     SELLER,
     credit_note,
+    in_dollars,
     invoice,
     line,
 )
@@ -90,6 +91,38 @@ def test_a_page_without_tax_says_why_as_the_law_asks(
     view = invoice(line(10_000, tax=(treatment, ZERO)), buyer=buyer, reason=reason)
     (text,) = pages(documents.pdf(view, SELLER))
     assert words in " ".join(text.split())
+
+
+def test_a_foreign_invoice_shows_its_tax_in_the_seller_s_currency_and_the_rate() -> None:
+    view = in_dollars(TWO_RATES)
+    (text,) = pages(documents.pdf(replace(view, buyer=ENGLISH), SELLER))
+    # 138.40 and 1.00 dollars of tax at 1.0411 are 132.94 and 0.96 euros
+    assert "VAT in EUR €133.90" in " ".join(text.split())
+    assert "1 EUR = 1.0411 USD (ECB, February 28, 2025)" in text
+    (text,) = pages(documents.pdf(view, SELLER))
+    assert "IVA in EUR 133,90 €" in " ".join(text.split())
+    assert "1 EUR = 1,0411 USD (ECB, 28 febbraio 2025)" in text
+    assert "IVA in" not in pages(documents.pdf(TWO_RATES, SELLER))[0]
+
+
+def test_a_currency_of_letters_stands_apart_from_its_amount() -> None:
+    assert wording.money(Money(61_429, "pln"), "en") == "PLN\u00a0614.29"
+    assert wording.money(Money(-61_429, "pln"), "en") == "\u2212PLN\u00a0614.29"
+    assert wording.price(Decimal("0.0375"), "chf", "en") == "CHF\u00a00.0375"
+    assert wording.money(Money(61_429, "usd"), "en") == "$614.29"
+    assert wording.money(Money(61_429, "pln"), "it") == "614,29\u00a0PLN"
+
+
+def test_who_pays_by_card_reads_so_and_no_account() -> None:
+    card = msgspec.structs.replace(ENGLISH, by_transfer=False)
+    (text,) = pages(documents.pdf(replace(TWO_RATES, buyer=card), SELLER))
+    assert "Charged to your payment method on file" in text
+    assert "IBAN" not in text
+    assert "BPMOIT22XXX" not in text
+    italian = msgspec.structs.replace(ITALIAN, by_transfer=False)
+    assert "Addebito" in pages(documents.pdf(replace(TWO_RATES, buyer=italian), SELLER))[0]
+    nowhere = msgspec.structs.replace(SELLER, iban="")
+    assert "Payment" not in pages(documents.pdf(replace(TWO_RATES, buyer=ENGLISH), nowhere))[0]
 
 
 def test_prices_with_the_tax_inside_come_to_what_they_say() -> None:

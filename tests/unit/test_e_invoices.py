@@ -234,7 +234,7 @@ def test_what_en_16931_could_not_take_is_refused_with_the_mend(
         (invoice(line(699)), {"country": "DE", "tax_id": "DE1"}, "Italian VAT number"),
         (invoice(line(699)), {"street": ""}, "CONVERGIO_SELLER_STREET"),
         (invoice(line(699, currency="usd"), buyer=ITALIAN), {}, "euros"),
-        (invoice(line(699), buyer=GERMAN), {}, "N7"),
+        (invoice(line(699), buyer=GERMAN), {}, "which country"),
         (invoice(line(699, tax=(Treatment.ZERO, ZERO))), {}, "rate of zero"),
         (invoice(line(699, tax=(Treatment.STANDARD, Decimal("7.125")))), {}, "two decimals"),
         (invoice(line(699), buyer=msgspec.structs.replace(ITALIAN, tax_id=None)), {}, "codice"),

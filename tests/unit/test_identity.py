@@ -10,7 +10,7 @@ from convergio.identity import rules
 from convergio.identity.actions import KeyCache
 from convergio.identity.errors import BadKey, ScopeMissing
 from convergio.identity.model import ApiKey, NewApiKey, Principal, Scope
-from convergio.kernel.errors import Invalid, NotFound
+from convergio.kernel.errors import Invalid
 
 RANDOM = "0123456789abcdefghijABCDEFGHIJ"
 
@@ -104,14 +104,6 @@ def test_admin_holds_every_scope_and_an_unknown_scope_none(now: datetime) -> Non
         rules.require_scope(admin, scope)
     strange = rules.principal(replace(api_key(now), scopes=["everything"]), now=now)
     assert strange.scopes == frozenset()
-
-
-def test_a_key_of_one_customer_sees_no_other() -> None:
-    bound = Principal(UUID(int=1), frozenset(Scope), UUID(int=7))
-    rules.require_customer(bound, UUID(int=7))
-    with pytest.raises(NotFound):
-        rules.require_customer(bound, UUID(int=8))
-    rules.require_customer(replace(bound, customer_id=None), UUID(int=8))
 
 
 @pytest.mark.parametrize("names", [[], ["usage:write", "root"], ["USAGE:WRITE"], [""]])

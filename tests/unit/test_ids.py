@@ -77,3 +77,9 @@ def test_what_is_not_an_id_of_the_prefix_is_refused(text: str) -> None:
     with pytest.raises(Invalid) as caught:
         parse_typeid("cus", text)
     assert caught.value.code == "bad_id"
+
+
+def test_ids_of_one_millisecond_are_in_the_order_of_their_making(now: datetime) -> None:
+    made = [new_id(now) for _ in range(1_000)]
+    assert made == sorted(made)
+    assert new_id(now + timedelta(milliseconds=1)) > made[-1]

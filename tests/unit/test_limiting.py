@@ -87,7 +87,7 @@ def test_memory_is_bounded_however_many_ask(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_quota_08_many_keys_of_one_customer_share_its_limit() -> None:
-    limits = Limits(Settings(rate_limit_customer="5/minute"), hot=True, ticks=Ticks())
+    limits = Limits(Settings(rate_limit_customer="5/minute"), ticks=Ticks()).of_hot_routes()
     whose = uuid4()
     for _ in range(5):
         limits.check(principal(whose))
@@ -98,7 +98,7 @@ def test_quota_08_many_keys_of_one_customer_share_its_limit() -> None:
 
 
 def test_a_seller_s_key_spends_of_the_customer_that_it_asks_for() -> None:
-    limits = Limits(Settings(rate_limit_customer="2/minute"), hot=True, ticks=Ticks())
+    limits = Limits(Settings(rate_limit_customer="2/minute"), ticks=Ticks()).of_hot_routes()
     key = principal()
     limits.check(key, "acme")
     limits.check(key, "acme")
@@ -121,7 +121,7 @@ def test_a_seller_s_key_spends_of_the_customer_that_it_asks_for() -> None:
 def test_quota_08_addresses_of_one_network_share_its_limit(
     hosts: list[str | None], one: bool
 ) -> None:
-    limits = Limits(Settings(rate_limit_address="7/minute"), hot=False, ticks=Ticks())
+    limits = Limits(Settings(rate_limit_address="7/minute"), ticks=Ticks())
     for host in hosts[:7]:
         limits.check_address(host)
     if one:
@@ -132,7 +132,7 @@ def test_quota_08_addresses_of_one_network_share_its_limit(
 
 
 def test_without_settings_nothing_hot_is_limited() -> None:
-    limits = Limits(Settings(), hot=True, ticks=Ticks())
+    limits = Limits(Settings(), ticks=Ticks()).of_hot_routes()
     key = principal()
     assert all(limits.check(key, "acme") is None for _ in range(10_000))
     limits.check_address("192.0.2.1")

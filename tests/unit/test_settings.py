@@ -32,6 +32,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         ("CONVERGIO_INGEST_BATCH_MAX", "-1"),
         ("CONVERGIO_INGEST_QUEUE_MAX", "many"),
         ("CONVERGIO_INGEST_BACK_DAYS", "0"),
+        ("CONVERGIO_INGEST_BACK_DAYS", "36501"),
         ("CONVERGIO_BILLING_GRACE_SECONDS", "-1"),
         ("CONVERGIO_RESERVATION_SECONDS", "0"),
         ("CONVERGIO_CURRENCY", "dollars"),
@@ -76,6 +77,28 @@ def test_a_reservation_must_end_before_its_period_is_billed() -> None:
         {"CONVERGIO_RESERVATION_SECONDS": "60", "CONVERGIO_BILLING_GRACE_SECONDS": "60"}
     )
     assert settings.reservation_seconds == 60
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "mend"),
+    [
+        (("INGEST_QUEUE_MAX", 4999), ("INGEST_BATCH_MAX", 5000), 5000),
+        (("INGEST_QUEUE_MAX", 1), ("INGEST_BATCH_MAX", 2), 2),
+        (("RESERVATION_SECONDS", 300), ("BILLING_GRACE_SECONDS", 299), 299),
+        (("RESERVATION_SECONDS", 1), ("BILLING_GRACE_SECONDS", 0), 0),
+        (("INGEST_BACK_DAYS", 505), ("USAGE_KEEP_MONTHS", 18), 504),
+        (("USAGE_KEEP_MONTHS", 17), ("INGEST_BACK_DAYS", 35), 18),
+    ],
+)
+def test_settings_that_contradict_each_other_name_the_one_to_mend_and_how(
+    first: tuple[str, int], second: tuple[str, int], mend: int
+) -> None:
+    chosen = {f"CONVERGIO_{name}": str(value) for name, value in (first, second)}
+    error = refused(chosen)
+    assert error.field == f"CONVERGIO_{first[0]}"
+    assert str(mend) in error.detail
+    if mend:
+        load_settings(chosen | {f"CONVERGIO_{first[0]}": str(mend)})
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Which tax a sale bears, by hand: place, number, registration, category, day."""
 
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 
@@ -231,3 +232,41 @@ def test_the_offline_check_knows_form_and_check_digits(
     country: str, number: str, *, valid: bool
 ) -> None:
     assert OfflineChecker().check(country, number).is_valid is valid
+
+
+@pytest.mark.parametrize(
+    ("evidence", "least", "is_certain"),
+    [
+        ("", 1, True),
+        ("", 2, False),
+        ("FR", 2, True),
+        ("IT", 1, False),
+        ("IT", 2, False),
+        ("IT FR", 1, True),
+        ("IT FR IT", 1, False),
+        ("IT FR IT FR", 1, True),
+        ("IT DE FR", 2, True),
+        ("GB", 1, False),
+    ],
+)
+def test_a_consumer_is_where_more_evidence_says_so_than_says_anything_else(
+    evidence: str, least: int, *, is_certain: bool
+) -> None:
+    seen = tuple(("card", country) for country in evidence.split())
+    asking = replace(book(one_stop_shop=True), evidence_min=least)
+    found = asking.decide(Place("FR", evidence=seen), "standard", DAY)
+    assert isinstance(found, Taxed) is is_certain
+    if isinstance(found, Taxed):
+        assert (found.rate, found.country) == (Decimal(20), "FR")
+    business = asking.decide(Place("FR", is_verified=True, evidence=seen), "standard", DAY)
+    assert isinstance(business, Taxed)
+    assert (business.treatment, business.country) == (Treatment.REVERSE_CHARGE, None)
+
+
+def test_the_country_of_a_tax_is_whose_tax_it_is() -> None:
+    found = book().decide(Place("FR"), "standard", DAY)  # neither registered there nor in the OSS
+    assert isinstance(found, Taxed)
+    assert (found.rate, found.country) == (Decimal(22), "IT")
+    abroad = book().decide(Place("GB"), "standard", DAY)
+    assert isinstance(abroad, Taxed)
+    assert abroad.country is None

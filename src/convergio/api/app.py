@@ -50,7 +50,11 @@ ALL_ROUTES: Final = (
 )
 
 
-def inside(product: App, **more: Any) -> Litestar:  # noqa: ANN401 - Litestar's own options
+def inside(
+    product: App,
+    limits: Limits | None = None,
+    **more: Any,  # noqa: ANN401 - Litestar's own options
+) -> Litestar:
     """Return the framework's part, without the hot path."""
     return Litestar(
         route_handlers=[Router("/", route_handlers=ALL_ROUTES)],
@@ -58,7 +62,7 @@ def inside(product: App, **more: Any) -> Litestar:  # noqa: ANN401 - Litestar's 
         exception_handlers={Exception: problems.answer, HTTPException: problems.answer},
         request_max_body_size=BODY_SIZE_MAX,
         before_send=[tell_standing],
-        state=State({"product": product, "limits": Limits(product.settings, hot=False)}),
+        state=State({"product": product, "limits": limits or Limits(product.settings)}),
         openapi_config=OpenAPIConfig(
             title="Convergio Billing",
             version="1",
@@ -79,7 +83,8 @@ def inside(product: App, **more: Any) -> Litestar:  # noqa: ANN401 - Litestar's 
 
 def create(product: App) -> HotPath:
     """Return the whole API around an open product; closing both is the caller's."""
-    return HotPath(product, inside(product))
+    limits = Limits(product.settings)
+    return HotPath(product, inside(product, limits), limits)
 
 
 def factory() -> HotPath:
@@ -97,5 +102,6 @@ def factory() -> HotPath:
             served.close()
             stack.close()
 
-    served = HotPath(product, inside(product, lifespan=[closing]))
+    limits = Limits(product.settings)
+    served = HotPath(product, inside(product, limits, lifespan=[closing]), limits)
     return served

@@ -13,10 +13,10 @@ from litestar.params import FromPath, FromQuery, JSONBody
 
 from convergio.api import paging
 from convergio.api.once import once
-from convergio.api.requests import Anyone, PageSize, Text, needs, principal_of, product_of
+from convergio.api.requests import Anyone, PageSize, Text, Word, needs, principal_of, product_of
 from convergio.api.security import own, unbound
 from convergio.billing import actions as billing
-from convergio.billing import correcting, explaining
+from convergio.billing import correcting, declaring, explaining
 from convergio.billing.errors import unknown_invoice, unknown_note
 from convergio.billing.model import CreditKind, Invoice, InvoiceLine, Status, TaxRow, Voiding
 from convergio.customers import actions as customers
@@ -55,7 +55,7 @@ def list_invoices(
     *,
     customer: FromQuery[str | None] = None,
     status: FromQuery[Status | None] = None,
-    series: FromQuery[str | None] = None,
+    series: Word = None,
     issued_from: FromQuery[date | None] = None,
     issued_to: FromQuery[date | None] = None,
     after: FromQuery[str | None] = None,
@@ -94,6 +94,7 @@ def show_invoice(request: Anyone, number: FromPath[str]) -> dict[str, Any]:
     return _invoice_value(found) | {
         "lines": [_line_value(line) for line in view.lines],
         "taxes": [_tax_value(row, found.currency) for row in view.taxes],
+        **declaring.kept_value(view),
     }
 
 
@@ -107,8 +108,8 @@ def list_drafts(
     """
     unbound(principal_of(request))
     product = product_of(request)
-    with product.database.transaction() as tx:
-        found, last = explaining.drafts(
+    found, last = product.database.insist(
+        lambda tx: explaining.drafts(
             tx,
             now=product.clock.now(),
             after=paging.one(after),
@@ -116,6 +117,7 @@ def list_drafts(
             can_pay=payments.payable,
             keyring=product.keyring,
         )
+    )
     following = None if last is None else paging.following([last], 1, lambda one: one)
     return {"drafts": [explaining.draft_value(one) for one in found], "next": following}
 
@@ -135,8 +137,8 @@ def preview(
     wish = None
     if plan is not None or seats is not None:
         wish = explaining.Wish(plan, seats, when)
-    with product.database.transaction() as tx:
-        found = explaining.preview(
+    found = product.database.insist(
+        lambda tx: explaining.preview(
             tx,
             customer_id=_customer_id(tx, request, customer),
             now=product.clock.now(),
@@ -145,6 +147,7 @@ def preview(
             can_pay=payments.payable,
             keyring=product.keyring,
         )
+    )
     return explaining.preview_value(found)
 
 
@@ -179,7 +182,10 @@ def credit(
     invoice = _invoice(tx, principal_of(request), number)
     lines = None
     if data.lines is not None:
-        lines = {_line(k): Money.parse(v, invoice.currency) for k, v in data.lines.items()}
+        lines = {
+            _line(number): Money.parse(text, invoice.currency, field="lines")
+            for number, text in data.lines.items()
+        }
     amount = None if data.amount is None else Money.parse(data.amount, invoice.currency)
     note = correcting.credit(
         tx,

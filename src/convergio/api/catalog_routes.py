@@ -35,8 +35,8 @@ def apply_catalog(request: Anyone, body: RawBody) -> dict[str, Any]:
     """Make the catalog what the file says, in one transaction; again, it changes nothing."""
     unbound(principal_of(request))
     product = product_of(request)
-    with product.database.transaction() as tx:
-        return showing.change_value(actions.apply(tx, body, now=product.clock.now()))
+    change = product.database.insist(lambda tx: actions.apply(tx, body, now=product.clock.now()))
+    return showing.change_value(change)
 
 
 CATALOG_ROUTES: Final = (show_catalog, plan_catalog, apply_catalog)

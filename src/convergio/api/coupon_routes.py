@@ -24,6 +24,7 @@ from convergio.infra.db import Tx
 from convergio.kernel.errors import Invalid
 from convergio.kernel.money import Money, parse_rate
 from convergio.kernel.periods import parse_instant
+from convergio.payments import actions as payments
 
 
 class CouponBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -91,7 +92,9 @@ def redeem_coupon(tx: Tx, request: Anyone, data: JSONBody[RedeemBody]) -> dict[s
     customer_id = customers.find(tx, data.customer).customer_id
     own(principal_of(request), customer_id)
     now: datetime = product_of(request).clock.now()
-    found = redeeming.redeem(tx, customer_id=customer_id, code=data.code, now=now)
+    found = redeeming.redeem(
+        tx, customer_id=customer_id, code=data.code, now=now, can_pay=payments.payable
+    )
     return describing.redemption_value(found)
 
 
@@ -115,7 +118,7 @@ def _terms(data: CouponBody) -> Terms:
     return Terms(
         code=data.code,
         name=data.name or data.code,
-        percent=None if data.percent is None else parse_rate(data.percent),
+        percent=None if data.percent is None else parse_rate(data.percent, field="percent"),
         amount=None if money is None else money.minor,
         currency=None if money is None else money.currency,
         duration=data.duration,

@@ -17,11 +17,14 @@ from convergio.customers import actions as customers
 from convergio.customers.model import Customer, Details
 from convergio.identity.model import Scope
 from convergio.infra import ids
+from convergio.infra.db import Tx
 from convergio.kernel.errors import Invalid
 from convergio.kernel.periods import instant_text
 from convergio.payments import history
 from convergio.taxes import actions as taxes
+from convergio.taxes.model import Evidence, EvidenceKind
 from convergio.taxes.numbers import OfflineChecker
+from convergio.taxes.rules import evidence_value
 
 Field = str | msgspec.UnsetType | None
 
@@ -60,13 +63,21 @@ class TaxIdBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     evidence: Text | None = None
 
 
+class EvidenceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What says where the customer is, such as their card, and what was looked at."""
+
+    kind: EvidenceKind
+    country: Text
+    note: Text | None = None
+
+
 @post("/v1/customers", opt=needs(Scope.CUSTOMERS_WRITE), sync_to_thread=True)
 def create_customer(request: Anyone, data: JSONBody[CustomerBody]) -> dict[str, Any]:
     """Make a customer; a key that exists already is refused, so a retry makes no second one."""
     product = product_of(request)
     unbound(principal_of(request))
-    with product.database.transaction() as tx:
-        found = customers.create(
+    found = product.database.insist(
+        lambda tx: customers.create(
             tx,
             product.keyring,
             key=data.key,
@@ -74,6 +85,7 @@ def create_customer(request: Anyone, data: JSONBody[CustomerBody]) -> dict[str, 
             now=product.clock.now(),
             **_details(data),
         )
+    )
     return _account(found)
 
 
@@ -117,17 +129,18 @@ def update_customer(
     details = _details(data)
     if not details:
         raise Invalid("name at least one field to change", code="nothing_to_change")
-    with product.database.transaction() as tx:
+    principal = principal_of(request)
+
+    def change(tx: Tx) -> Customer:
         found = customers.find(tx, customer)
-        own(principal_of(request), found.customer_id)
-        if principal_of(request).customer_id and details.keys() & {
-            "tax_exempt", "tax_exempt_reason"
-        }:  # fmt: skip
-            unbound(principal_of(request))  # who pays tax is the seller's to say
-        changed = customers.update(
+        own(principal, found.customer_id)
+        if principal.customer_id and details.keys() & {"tax_exempt", "tax_exempt_reason"}:
+            unbound(principal)  # who pays tax is the seller's to say
+        return customers.update(
             tx, product.keyring, found.customer_id, now=product.clock.now(), **details
         )
-    return _account(changed)
+
+    return _account(product.database.insist(change))
 
 
 @post(
@@ -146,7 +159,8 @@ def check_tax_id(
     unbound(principal_of(request))
     product = product_of(request)
     now = product.clock.now()
-    with product.database.transaction() as tx:
+
+    def check(tx: Tx) -> Customer:
         who = customers.find(tx, customer).customer_id
         if data.verified:
             taxes.verify_number(
@@ -155,7 +169,52 @@ def check_tax_id(
             )  # fmt: skip
         else:
             customers.set_tax_id_verified(tx, product.keyring, who, verified=False, now=now)
-        return _account(customers.get(tx, who))
+        return customers.get(tx, who)
+
+    return _account(product.database.insist(check))
+
+
+@post(
+    "/v1/customers/{customer:str}/location-evidence",
+    status_code=200,
+    opt=needs(Scope.CUSTOMERS_WRITE),
+    sync_to_thread=True,
+)
+def locate_customer(
+    request: Anyone, customer: FromPath[str], data: JSONBody[EvidenceBody]
+) -> dict[str, Any]:
+    """Keep what says where a customer is, beside the account; the last of a kind counts.
+
+    What contradicts the account keeps its invoices waiting until it is settled.
+    """
+    unbound(principal_of(request))
+    product = product_of(request)
+
+    def locate(tx: Tx) -> Evidence:
+        return taxes.locate(
+            tx,
+            customer_id=customers.find(tx, customer).customer_id,
+            kind=data.kind,
+            country=data.country,
+            note=data.note,
+            now=product.clock.now(),
+        )
+
+    return evidence_value(product.database.insist(locate))
+
+
+@get(
+    "/v1/customers/{customer:str}/location-evidence",
+    opt=needs(Scope.CUSTOMERS_READ),
+    sync_to_thread=True,
+)
+def list_location_evidence(request: Anyone, customer: FromPath[str]) -> dict[str, Any]:
+    """Return what says where a customer is: the account's country, and what was seen beside it."""
+    with product_of(request).database.transaction() as tx:
+        account = customers.find(tx, customer)
+        own(principal_of(request), account.customer_id)
+        found = taxes.evidence_of(tx, [account.customer_id]).get(account.customer_id, [])
+    return {"country": account.country, "evidence": [evidence_value(one) for one in found]}
 
 
 @get(
@@ -184,6 +243,8 @@ CUSTOMER_ROUTES: Final = (
     show_customer,
     update_customer,
     check_tax_id,
+    locate_customer,
+    list_location_evidence,
     billing_history,
 )
 

@@ -18,10 +18,11 @@ from litestar.types import Scope as AsgiScope
 from convergio.api import problems
 from convergio.api.limiting import Limits
 from convergio.api.room import Room, Share
-from convergio.api.security import authenticated, bound_key, presented, require_scope
+from convergio.api.security import authenticated, bound_key, presented
 from convergio.entitlements.model import Allowed, Ask, Decision, Denied, Reason, Refused
 from convergio.entitlements.rules import reservation_id
 from convergio.identity.model import Principal, Scope
+from convergio.identity.rules import require_scope
 from convergio.infra import ids, log
 from convergio.infra.batcher import Batcher
 from convergio.kernel.errors import ConvergioError, Invalid, LimitExceeded
@@ -90,11 +91,11 @@ Work = Callable[[Headers, Receive], Awaitable[Answer]]
 class HotPath:
     """An ASGI layer around the rest of the API."""
 
-    def __init__(self, product: App, inner: ASGIApp) -> None:
-        """Start the two batchers of this process."""
+    def __init__(self, product: App, inner: ASGIApp, limits: Limits) -> None:
+        """Start the batchers of this process; `limits` are those of the routes inside."""
         settings = product.settings
         self._product = product
-        self._limits = Limits(settings, hot=True)
+        self._limits = limits.of_hot_routes()
         self._room = Room()
         self._inner = inner
         self._events, self._imports = (

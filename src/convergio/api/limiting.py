@@ -10,6 +10,7 @@ draft-ietf-httpapi-ratelimit-headers.
 """
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from math import ceil
@@ -103,19 +104,26 @@ class Policy:
 class Limits:
     """The limits of one kind of routes; one that is not set costs nothing.
 
-    Used from the event loop only, so nothing is locked.
+    A key has a limit for each kind, and an address and a customer one for both together. Used from
+    the event loop only, so nothing is locked.
     """
 
-    def __init__(self, settings: Settings, *, hot: bool, ticks: Ticks = stopwatch) -> None:
-        """Read the limits: of events and decisions, or of everything else."""
+    def __init__(self, settings: Settings, *, ticks: Ticks = stopwatch) -> None:
+        """Read the limits of a process; these are of all routes but events and decisions."""
 
         def policy(name: str, rate: str) -> Policy | None:
             return Policy(name, rate, ticks=ticks) if rate else None
 
-        key_rate = settings.rate_limit_hot if hot else settings.rate_limit_key
-        self._key = policy("key", key_rate)
+        self._key = policy("key", settings.rate_limit_key)
+        self._hot_key = policy("key", settings.rate_limit_hot)
         self._customer = policy("customer", settings.rate_limit_customer)
         self._address = policy("address", settings.rate_limit_address)
+
+    def of_hot_routes(self) -> "Limits":
+        """Return the limits of events and decisions, which count customers and addresses here."""
+        hot = copy(self)
+        hot._key = self._hot_key  # noqa: SLF001 - one of its own kind
+        return hot
 
     def check_address(self, host: str | None) -> None:
         """Count a request of an address before anything is known of who asks. Raises: TooOften."""

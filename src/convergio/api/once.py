@@ -3,7 +3,8 @@
 A handler under `@once` takes the open transaction first and returns what JSON takes. Its request
 must carry an Idempotency-Key. The same key and request get the stored answer, byte for byte; the
 same key with another request is refused, and so is one whose first request is still at work. Claim,
-work and answer are one transaction (`infra/answers.py`).
+work and answer are one transaction (`infra/answers.py`), which is begun again from the claim on
+when it met another one (`Database.insist`): the key is claimed by the try that is committed.
 """
 
 import inspect
@@ -38,18 +39,22 @@ def once(work: Callable[Concatenate[Tx, P], Any]) -> Callable[P, Any]:
         key = answers.read_key(request.headers.getall(answers.HEADER, []))
         owner = principal_of(request).customer_id or answers.SELLER
         wanted = _fingerprint(request, kwargs)
-        with product.database.transaction() as tx:
+
+        def whole(tx: Tx) -> tuple[answers.Answer, bool]:
             kept = answers.begin(tx, owner, key, wanted)
-            if kept is None:
-                body = msgspec.json.encode(work(tx, *args, **kwargs))
-                done = answers.Answer(wanted, request.route_handler.status_code, body)
-                answers.keep(tx, owner, key, done, now=product.clock.now())
-        found = kept or done
+            if kept is not None:
+                return kept, True
+            body = msgspec.json.encode(work(tx, *args, **kwargs))
+            done = answers.Answer(wanted, request.route_handler.status_code, body)
+            answers.keep(tx, owner, key, done, now=product.clock.now())
+            return done, False
+
+        found, is_replayed = product.database.insist(whole)
         return Response(
             found.body,
             status_code=found.status,
             media_type="application/json",
-            headers={REPLAYED: "true"} if kept else {},
+            headers={REPLAYED: "true"} if is_replayed else {},
         )
 
     # the framework fills what the handler asks for; the transaction is ours to give

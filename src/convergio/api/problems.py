@@ -9,7 +9,11 @@ from typing import Any, Final
 
 import msgspec
 from litestar import Request, Response
-from litestar.exceptions import HTTPException, ValidationException
+from litestar.exceptions import (
+    HTTPException,
+    MethodNotAllowedException,
+    ValidationException,
+)
 
 from convergio.infra import log
 from convergio.kernel.errors import (
@@ -81,6 +85,9 @@ def of(error: Exception) -> Problem:
         return problem(status, error.code, _told(error.detail, status), error.field)
     if isinstance(error, ValidationException):
         return _invalid(error)
+    if isinstance(error, MethodNotAllowedException):
+        detail = f"nothing here answers that method; it takes {_allowed(error)}"
+        return problem(error.status_code, "method_not_allowed", detail)
     if isinstance(error, HTTPException):
         return problem(error.status_code, "invalid", _told(str(error.detail), error.status_code))
     if isinstance(error, UnicodeDecodeError | RecursionError | msgspec.DecodeError):
@@ -113,6 +120,8 @@ def _invalid(error: ValidationException) -> Problem:
 
 def headers(found: Problem, error: Exception | None = None) -> dict[str, str]:
     """Return the extra headers of a problem: what its error brings, or its status asks for."""
+    if isinstance(error, MethodNotAllowedException):
+        return {"allow": _allowed(error)}
     brought: dict[str, str] | None = getattr(error, "headers", None)
     if isinstance(error, ConvergioError) and brought is not None:
         return brought
@@ -121,6 +130,11 @@ def headers(found: Problem, error: Exception | None = None) -> dict[str, str]:
     if found.status == HTTPStatus.UNAUTHORIZED:
         return {"www-authenticate": 'Bearer realm="convergio"'}
     return {}
+
+
+def _allowed(error: MethodNotAllowedException) -> str:
+    """Return the methods that a path takes: a 405 names them (RFC 9110, 15.5.6)."""
+    return str((error.headers or {}).get("allow", ""))
 
 
 def body(found: Problem) -> bytes:

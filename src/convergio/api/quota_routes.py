@@ -224,8 +224,10 @@ def declare_lost(request: Anyone, lease: FromPath[str], data: JSONBody[LostBody]
     product = product_of(request)
     own_key(product, principal_of(request), data.customer)
     now = product.clock.now()
-    with product.database.transaction() as tx:
-        found = leases.declare_lost(tx, data.customer, ids.parse_typeid("lea", lease), now=now)
+    lease_id = ids.parse_typeid("lea", lease)
+    found = product.database.insist(
+        lambda tx: leases.declare_lost(tx, data.customer, lease_id, now=now)
+    )
     return _leased(Leased(found), now=now)
 
 

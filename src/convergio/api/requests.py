@@ -15,6 +15,7 @@ from convergio.kernel.quantity import quantity_text
 from convergio.wiring import App
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"^[^\x00]*\Z")]
+Word = Annotated[str | None, QueryParameter(max_length=255, pattern=r"^[^\x00]*$")]
 PageSize = Annotated[int, QueryParameter(ge=1, le=100)]
 Anyone = Request[Any, Any, Any]
 

@@ -13,7 +13,8 @@ from convergio.api.limiting import Limits
 from convergio.customers import actions as customers
 from convergio.customers.errors import CustomerNotFound
 from convergio.identity import actions as identity
-from convergio.identity.model import Principal, Scope
+from convergio.identity.model import Principal
+from convergio.identity.rules import require_scope
 from convergio.kernel.errors import Forbidden, Unauthenticated
 from convergio.wiring import App
 
@@ -42,12 +43,6 @@ async def authenticated(product: App, header: str | None) -> Principal:
             return identity.authenticate(tx, key, now=now, cache=product.keys)
 
     return await asyncio.to_thread(ask)
-
-
-def require_scope(principal: Principal, scope: Scope) -> None:
-    """Raise Forbidden unless the principal has the scope."""
-    if scope not in principal.scopes and Scope.ADMIN not in principal.scopes:
-        raise Forbidden(f"this key lacks the scope {scope}; create one that has it")
 
 
 async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:

@@ -4,6 +4,7 @@ A preview does the very change in a savepoint and undoes it: what it shows is wh
 """
 
 from collections.abc import Callable
+from datetime import datetime
 from enum import StrEnum
 from functools import partial
 from typing import Any, Final
@@ -15,7 +16,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 
 from convergio.api import paging
 from convergio.api.once import once
-from convergio.api.requests import Anyone, PageSize, Text, needs, principal_of, product_of
+from convergio.api.requests import Anyone, PageSize, Text, Word, needs, principal_of, product_of
 from convergio.api.security import own
 from convergio.billing import explaining
 from convergio.customers import actions as customers
@@ -117,7 +118,7 @@ def list_subscriptions(
     request: Anyone,
     *,
     customer: FromQuery[str | None] = None,
-    plan: FromQuery[str | None] = None,
+    plan: Word = None,
     status: FromQuery[Status | None] = None,
     after: FromQuery[str | None] = None,
     limit: PageSize = 50,
@@ -163,7 +164,8 @@ def show_subscription(
 def subscribe(tx: Tx, request: Anyone, data: JSONBody[SubscriptionBody]) -> dict[str, Any]:
     """Put a customer on a plan at the prices that it sells today."""
     customer_id = _customer_id(tx, request, data.customer)
-    return changes.value(_subscribed(tx, request, customer_id, data))
+    now = product_of(request).clock.now()
+    return changes.value(_subscribed(tx, customer_id, data, now=now))
 
 
 @post(
@@ -175,7 +177,8 @@ def subscribe(tx: Tx, request: Anyone, data: JSONBody[SubscriptionBody]) -> dict
 @once
 def change(tx: Tx, request: Anyone, data: JSONBody[ChangeBody]) -> dict[str, Any]:
     """Put a customer on another plan or number of seats."""
-    return _shown(tx, _changed(tx, request, _customer_id(tx, request, data.customer), data))
+    now, who = product_of(request).clock.now(), _customer_id(tx, request, data.customer)
+    return _shown(tx, _changed(tx, who, data, now=now))
 
 
 @post(
@@ -187,7 +190,8 @@ def change(tx: Tx, request: Anyone, data: JSONBody[ChangeBody]) -> dict[str, Any
 @once
 def cancel(tx: Tx, request: Anyone, data: JSONBody[CancelBody]) -> dict[str, Any]:
     """Cancel a customer's live subscription, now or at the end of its period."""
-    return _shown(tx, _canceled(tx, request, _customer_id(tx, request, data.customer), data))
+    now, who = product_of(request).clock.now(), _customer_id(tx, request, data.customer)
+    return _shown(tx, _canceled(tx, who, data, now=now))
 
 
 @post(
@@ -250,17 +254,20 @@ def preview_change(request: Anyone, data: JSONBody[PreviewBody]) -> dict[str, An
     What the verb would refuse, its preview refuses alike.
     """
     product = product_of(request)
-    with product.database.transaction() as tx:
+    now = product.clock.now()  # one instant: what takes effect later than it looks is not seen
+
+    def look(tx: Tx) -> explaining.Consequence:
         customer_id = _customer_id(tx, request, data.customer)
-        found = explaining.consequence(
+        return explaining.consequence(
             tx,
             customer_id=customer_id,
-            act=_act(request, customer_id, data),
-            now=product.clock.now(),
+            act=_act(customer_id, data, now=now),
+            now=now,
             can_pay=payments.payable,
             keyring=product.keyring,
         )
-    return explaining.consequence_value(found)
+
+    return explaining.consequence_value(product.database.insist(look))
 
 
 SUBSCRIPTION_ROUTES: Final = (
@@ -290,15 +297,14 @@ def _shown(tx: Tx, one: Subscription) -> dict[str, Any]:
 def _plain(tx: Tx, request: Anyone, verb: Verb, data: WhoseBody) -> dict[str, Any]:
     customer_id = _customer_id(tx, request, data.customer)
     now = product_of(request).clock.now()
-    return _shown(tx, _PLAIN[verb](tx, customer_id=customer_id, now=now))
+    return _shown(tx, _PLAIN[verb](tx, customer_id=customer_id, now=now, can_pay=payments.payable))
 
 
 def _subscribed(
-    tx: Tx, request: Anyone, customer_id: UUID, data: SubscriptionBody | PreviewBody
+    tx: Tx, customer_id: UUID, data: SubscriptionBody | PreviewBody, *, now: datetime
 ) -> Subscription:
     if data.plan is None:
         raise Invalid("name the plan to subscribe to", code="missing", field="plan")
-    now = product_of(request).clock.now()
     trial = None
     if data.trial_days is not None:
         trial = Trial(data.trial_days, data.without_method, data.fallback_plan)
@@ -316,7 +322,7 @@ def _subscribed(
 
 
 def _changed(
-    tx: Tx, request: Anyone, customer_id: UUID, data: ChangeBody | PreviewBody
+    tx: Tx, customer_id: UUID, data: ChangeBody | PreviewBody, *, now: datetime
 ) -> Subscription:
     return changes.change(
         tx,
@@ -324,29 +330,28 @@ def _changed(
         plan_key=data.plan,
         seats=data.seats,
         when=data.when,
-        now=product_of(request).clock.now(),
+        now=now,
         can_pay=payments.payable,
     )
 
 
 def _canceled(
-    tx: Tx, request: Anyone, customer_id: UUID, data: CancelBody | PreviewBody
+    tx: Tx, customer_id: UUID, data: CancelBody | PreviewBody, *, now: datetime
 ) -> Subscription:
     return subscriptions.cancel(
         tx,
         customer_id=customer_id,
         at_period_end=data.at_period_end,
         credit=data.credit,
-        now=product_of(request).clock.now(),
+        now=now,
         can_pay=payments.payable,
     )
 
 
-def _act(request: Anyone, customer_id: UUID, data: PreviewBody) -> Act:
+def _act(customer_id: UUID, data: PreviewBody, *, now: datetime) -> Act:
     """Return what the verb of a preview does: the functions that its own route calls."""
     bodied = {Verb.SUBSCRIBE: _subscribed, Verb.CHANGE: _changed, Verb.CANCEL: _canceled}
     if data.verb in bodied:
         work = bodied[data.verb]
-        return lambda tx: work(tx, request, customer_id, data)
-    now = product_of(request).clock.now()
-    return partial(_PLAIN[data.verb], customer_id=customer_id, now=now)
+        return lambda tx: work(tx, customer_id, data, now=now)
+    return partial(_PLAIN[data.verb], customer_id=customer_id, now=now, can_pay=payments.payable)

@@ -7,40 +7,32 @@ from uuid import UUID
 
 import msgspec
 
-from convergio.billing import (
-    auditing,
-    errors,
-    issuing,
-    owing,
-    rules,
-    running,
-    settling,
-    store,
-)
+from convergio.billing import checking, errors, issuing, rules, running, store
 from convergio.billing.model import (
     Amounts,
     Buyer,
+    DocumentRow,
     Invoice,
     InvoiceView,
     ParkedRow,
     Status,
 )
 from convergio.crypto.actions import Keyring
-from convergio.discounts import actions as discounts
 from convergio.infra import outbox
 from convergio.infra.db import Tx
 from convergio.infra.ids import new_id
-from convergio.kernel.errors import Difference
 from convergio.kernel.money import Money
 from convergio.ledger import actions as ledger
 from convergio.ledger.model import Account, Kind, Transfer
 from convergio.subscriptions import actions as subscriptions
 from convergio.taxes import actions as taxes
+from convergio.taxes import stating
 
 _FIRST: Final = UUID(int=0)
 Issuer = issuing.Issuer
 Progress = running.Progress
 run = running.run
+verify = checking.verify
 report_value = running.report_value
 
 
@@ -131,7 +123,7 @@ def page(
 
 def documents_of(
     tx: Tx, customer_id: UUID, *, after: tuple[datetime, UUID] | None = None, limit: int = 100
-) -> list[store.DocumentRow]:
+) -> list[DocumentRow]:
     """Return a customer's next invoices and credit notes in the order of their issue."""
     return store.page_documents(tx, customer_id, after=after, limit=limit)
 
@@ -166,6 +158,7 @@ def read(tx: Tx, keyring: Keyring, invoice: Invoice) -> InvoiceView:
         buyer=msgspec.json.decode(sealed, type=Buyer),
         time_zone=zones[lines[0].subscription_id] if lines else "UTC",
         taxes=taxes.of_invoice(tx, invoice.customer_id, invoice.invoice_id),
+        kept=stating.kept(tx, invoice.customer_id, invoice.invoice_id),
     )
 
 
@@ -173,50 +166,3 @@ def billed_until(tx: Tx) -> datetime | None:
     """Return how far the furthest run has billed, its grace taken off; None if it never ended."""
     last = store.find_last_run(tx)
     return last.closed if last is not None else None
-
-
-def verify(tx: Tx) -> list[Difference]:
-    """Return where invoices differ from what is owed, from their lines, numbers or transfers.
-
-    More billed than owed is a difference, and so is a fee that the furthest finished run should
-    have found. Usage that came in after its boundary is not: it waits for the next invoice.
-    """
-    found = [auditing.unequal(row) for row in store.find_unequal(tx)]
-    found += [auditing.strange(row) for row in store.find_strange(tx)]
-    for row in store.list_numbering(tx):
-        found += auditing.gaps(row)
-    last = store.find_last_run(tx)
-    if last is None:
-        return found
-    prices, closed, after = owing.Prices(), last.closed or last.as_of, None
-    begun = last.started_at if last.closed is not None else None
-    while views := subscriptions.as_stored(
-        tx, after=after, limit=running.PAGE_CUSTOMERS, until=closed
-    ):
-        usage, drawn = settling.usage_of(tx, views, prices, closed=closed)
-        customer_ids = [view.customer_id for view in views]
-        billed = store.sum_billed(tx, customer_ids)
-        for view in views:
-            some = billed.get(view.customer_id, {})
-            found += rules.audit(view, prices, usage, some, closed=closed, begun=begun, drawn=drawn)
-        found += _unposted(tx, customer_ids)
-        after = customer_ids[-1]
-    return found
-
-
-def _unposted(tx: Tx, customer_ids: Sequence[UUID]) -> list[Difference]:
-    """Return documents whose lines, taxes, discounts and transfers differ."""
-    revenue = store.list_revenue(tx, customer_ids)
-    reversed_ = store.list_reversed(tx, customer_ids)
-    of_invoices, of_notes = taxes.of_customers(tx, customer_ids)
-    by_invoice, by_note = taxes.by_document(of_invoices), taxes.by_document(of_notes)
-    invoices = ledger.posted(tx, customer_ids, kind=Kind.INVOICE)
-    notes = ledger.posted(tx, customer_ids, kind=Kind.CREDIT_NOTE)
-    found = auditing.unposted("invoice", revenue, by_invoice, invoices)
-    found += auditing.unposted("credit note", reversed_, by_note, notes, sign=-1)
-    found += auditing.mistaxed(revenue, by_invoice)
-    if of_notes:
-        currencies = {row.source_id: row.currency for row in revenue}
-        found += auditing.miscredited(taxes.credited(tx, customer_ids), currencies)
-    lines = store.list_discounts(tx, customer_ids)
-    return found + auditing.undrawn(lines, discounts.drawn_by_line(tx, customer_ids))

@@ -188,12 +188,15 @@ def miscredited(
 
 
 def undrawn(
-    lines: Mapping[tuple[UUID, int], int], draws: Mapping[tuple[UUID, int], int]
+    lines: Mapping[tuple[UUID, int], int],
+    draws: Mapping[tuple[UUID, int], int],
+    *,
+    what: str = "discount",
 ) -> list[Difference]:
-    """Tell of lines whose discount is not what coupons and credit took off them."""
+    """Tell of lines whose discount is not what coupons and credit took off them, or got back."""
     return [
         Difference(
-            f"discount of line {key[1]} of invoice {key[0]}",
+            f"{what} of line {key[1]} of invoice {key[0]}",
             str(draws.get(key, 0)),
             str(lines.get(key, 0)),
         )

@@ -43,6 +43,7 @@ def taxed(known: Taxed, *, inclusive: bool) -> Bearing:
         treatment=known.treatment,
         inclusive=inclusive and known.rate > 0,
         reason=known.reason,
+        country=known.country,
     )
 
 
@@ -126,12 +127,12 @@ def earned_by(
     return earned(priced, taxes, currency)
 
 
-def tax_instant(line: Line, boundary_at: datetime, *, is_fresh: bool) -> datetime:
+def tax_instant(line: Line) -> datetime:
     """Return the instant whose day decides the rate of a line.
 
-    Usage is taxed as its own period's end, however late it is billed (RULES 5); a fee as the
-    boundary at which it falls due, and one that comes later as the beginning of its period.
+    Usage is taxed as its own period's end, and a fee as the boundary at which it fell due, however
+    late they are billed and whatever they are billed with (RULES 5).
     """
     if line.key.kind == Kind.USAGE:
         return line.period_end
-    return boundary_at if is_fresh else line.key.period_start
+    return line.due_at or line.key.period_start

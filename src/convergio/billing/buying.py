@@ -2,8 +2,8 @@
 
 from uuid import UUID
 
-from convergio.billing import rules
-from convergio.billing.model import Problem
+from convergio.billing import rules, terms
+from convergio.billing.model import CollectionMethod, Problem
 from convergio.crypto.actions import Keyring
 from convergio.customers import actions as customers
 from convergio.customers.model import Personal
@@ -29,8 +29,14 @@ def buyers_of(
                 problems.append(Problem(customer_id, error.code, error.detail))
     unreadable = {problem.customer_id for problem in problems}
     nobody = Personal()
+    agreed = terms.agreed(tx, ids) if ids else {}
+    transfers = {
+        who for who, one in agreed.items() if one.collection is CollectionMethod.SEND_INVOICE
+    }
     return {
-        customer_id: rules.buyer_text(account, known.get(customer_id, nobody))
+        customer_id: rules.buyer_text(
+            account, known.get(customer_id, nobody), by_transfer=customer_id in transfers
+        )
         for customer_id, account in accounts.items()
         if customer_id not in unreadable
     }, problems

@@ -1,29 +1,32 @@
 """From what is owed to what is to be paid: coupons, promotional credit, netting and tax.
 
-The order is fixed: coupons in the order of their redemption, then what reductions take back, then
-promotional credit, then tax on what is left (RULES 6, 11, 12). The customer's credit balance and
-payments come afterwards, for they pay. A customer whose tax cannot be told is left out with the
-reason until it can. Where no tax file, coupon or grant exists, three small reads a page find
-out.
+The order is fixed: what reductions take back is known first and brings its discount back, then
+coupons in the order of their redemption, then promotional credit, then tax on what is left (RULES
+1, 6, 11, 12). The customer's credit balance and payments come afterwards, for they pay. Whose tax
+cannot be told, or whose facts contradict each other, is left out with the reason until they do not.
+Where no tax file, coupon or grant exists, three small reads a page find out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
+from itertools import groupby
+from operator import attrgetter
 from typing import Final
 from uuid import UUID
 
-from convergio.billing import bearing, crediting, store
+from convergio.billing import bearing, crediting, declaring, gathering, store
+from convergio.billing.gathering import Made
 from convergio.billing.model import PLAIN, Bearing, CreditDraft, Draft, Line, Problem
 from convergio.billing.owing import Prices
-from convergio.billing.rules import FEE, USAGE
+from convergio.billing.rules import BROKEN, broken
 from convergio.catalog.model import Price
 from convergio.crypto.actions import Keyring
 from convergio.customers import actions as customers
 from convergio.customers.model import Customer
 from convergio.discounts import actions as discounts
 from convergio.discounts import rules as discounting
-from convergio.discounts.model import Discountable, Draw
+from convergio.discounts.model import Discountable, Draw, LinePlace
 from convergio.infra.db import Tx
 from convergio.kernel.errors import ConvergioError
 from convergio.kernel.money import Money
@@ -31,22 +34,28 @@ from convergio.kernel.periods import day_in
 from convergio.rating.taxing import GroupKey, Place, TaxBook, TaxCalculator, Unknown
 from convergio.subscriptions.model import BillingView
 from convergio.taxes import actions as taxes
+from convergio.taxes.model import Stored
 
 TAX_UNKNOWN: Final = "tax_unknown"
 _TICK: Final = timedelta(microseconds=1)
+_CUSTOMER: Final = attrgetter("customer_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Charged:
-    """Invoices and credit notes with discounts and taxes, and whose tax cannot be told."""
+    """Invoices and credit notes with discounts and taxes, and who is left out and why.
+
+    Of those who are `waiting` something is not worth asking for yet.
+    """
 
     drafts: list[Draft]
     notes: list[CreditDraft]
     problems: list[Problem]
+    waiting: frozenset[UUID] = frozenset()
 
 
 @dataclass(slots=True)
-class _World:
+class World:
     """What decides discounts and taxes of a page of customers; `calculator` is None without tax."""
 
     prices: Prices
@@ -57,14 +66,34 @@ class _World:
     places: Mapping[UUID, Place]
     zones: Mapping[UUID, str]
     known: dict[tuple[UUID, str, date], Bearing | Unknown] = field(default_factory=dict)
+    stored: Stored | None = None
+    taken: dict[LinePlace, list[Draw]] = field(default_factory=dict)
 
     def has_offers(self, customer_id: UUID) -> bool:
         """Say whether a customer has anything that may take something off."""
         offers = self.offers
         return bool(offers.redemptions.get(customer_id) or offers.grants.get(customer_id))
 
+    def remembered(self, draft: Draft) -> Callable[[], None]:
+        """Return what forgets all that making documents of a draft is about to use up."""
+        who, left, credited, taken = draft.customer_id, self.left, self.credited, self.taken
+        is_taking = any(line.amount.minor < 0 for line in draft.lines)
+        if is_taking:
+            left, credited, taken = left.copy(), bearing.Credited(dict(credited.of)), dict(taken)
+        drawn = dict(self.offers.drawn) if self.has_offers(who) else None
+        grants = self.offers.grants.get(who)
 
-class _TaxUnknown(Exception):
+        def forget() -> None:
+            self.left, self.credited, self.taken = left, credited, taken
+            if drawn is not None:
+                self.offers.drawn = drawn
+            if grants is not None:
+                self.offers.grants[who] = grants
+
+        return forget
+
+
+class TaxUnknown(Exception):
     """Leaves the charging of one customer, with the reason."""
 
 
@@ -74,11 +103,13 @@ def charged(
     drafts: Sequence[Draft],
     prices: Prices,
     *,
+    day: date,
     keyring: Keyring | None,
 ) -> Charged:
     """Return what these drafts become once discounts, reductions and taxes are in them.
 
     Without a keyring no region is known, and a customer whose tax depends on it is a problem.
+    `day` is when they would be issued, which decides the rate of exchange.
     """
     if not drafts:
         return Charged([], [], [])
@@ -86,12 +117,79 @@ def charged(
     taking = sorted({d.customer_id for d in drafts if any(x.amount.minor < 0 for x in d.lines)})
     stored = taxes.stored(tx)
     offers = discounts.offers(tx, ids)
-    if stored is None and not taking and not offers.redemptions and not offers.grants:
+    is_bare = stored is None and not taking and not offers.redemptions and not offers.grants
+    if is_bare and not prices.minimums:
         return Charged(list(drafts), [], [])
-    world = _World(
+    world = _world(tx, views, ids, prices, offers, stored, keyring)
+    if taking:
+        world.left = crediting.Left(store.list_creditable(tx, taking))
+        world.credited = bearing.Credited(taxes.credited(tx, taking))
+        offered = [one for one in taking if one in offers.redemptions or one in offers.grants]
+        world.taken = discounts.taken(tx, offered) if offered else {}
+    found = Charged([], [], [])
+    waiting: set[UUID] = set()
+    live = {view.customer_id for view in views if view.is_live}
+    for customer_id, some in groupby(drafts, _CUSTOMER):
+        try:
+            made, waits = documents(
+                list(some), world, prices.minimums, is_final=customer_id not in live
+            )
+        except TaxUnknown as error:
+            found.problems.append(Problem(customer_id, TAX_UNKNOWN, str(error)))
+        except BROKEN as error:
+            found.problems.append(broken(customer_id, error))
+        else:
+            found.drafts.extend(one.invoice for one in made if one.invoice is not None)
+            found.notes.extend(note for one in made for note in one.notes)
+            waiting.update({customer_id} if waits else ())
+    drafts, notes, unstated = declaring.declared(
+        tx, found.drafts, found.notes, stored=stored, places=world.places, day=day
+    )
+    return Charged(drafts, notes, found.problems + unstated, frozenset(waiting))
+
+
+def documents(
+    drafts: Sequence[Draft], world: World, minimums: Mapping[str, Money], *, is_final: bool
+) -> tuple[list[Made], list[Draft]]:
+    """Return what a customer's drafts become, and those that wait for they ask for too little.
+
+    Who leaves (`is_final`) is asked for all. Raises: TaxUnknown.
+    """
+    if not minimums:
+        return [Made(*charge(draft, world)) for draft in drafts], []
+    forgets: list[Callable[[], None]] = []
+
+    def make(draft: Draft) -> Made:
+        forgets[:] = [world.remembered(draft)]
+        return Made(*charge(draft, world))
+
+    def undo() -> None:
+        forgets[0]()
+
+    return gathering.made(drafts, make, undo, minimums, is_final=is_final)
+
+
+def fresh_world(
+    tx: Tx, views: Sequence[BillingView], prices: Prices, *, keyring: Keyring | None
+) -> World:
+    """Return what decides of these customers, as if nothing was billed or offered yet."""
+    ids = [view.customer_id for view in views]
+    return _world(tx, views, ids, prices, discounts.Offers(), taxes.stored(tx), keyring)
+
+
+def _world(  # noqa: PLR0917 - the parts of one value, named at both calls
+    tx: Tx,
+    views: Sequence[BillingView],
+    ids: Sequence[UUID],
+    prices: Prices,
+    offers: discounts.Offers,
+    stored: Stored | None,
+    keyring: Keyring | None,
+) -> World:
+    return World(
         prices,
-        crediting.Left(store.list_creditable(tx, taking) if taking else ()),
-        bearing.Credited(taxes.credited(tx, taking) if taking else {}),
+        crediting.Left(()),
+        bearing.Credited({}),
         offers,
         None if stored is None else stored.book,
         {} if stored is None else _places(tx, ids, stored.book, keyring),
@@ -100,23 +198,8 @@ def charged(
             for view in views
             for one in view.agreements
         },
+        stored=stored,
     )
-    found = Charged([], [], [])
-    out: set[UUID] = set()
-    for draft in drafts:
-        if draft.customer_id in out:
-            continue
-        try:
-            invoice, notes = _charged(draft, world)
-        except _TaxUnknown as error:
-            out.add(draft.customer_id)
-            found.problems.append(Problem(draft.customer_id, TAX_UNKNOWN, str(error)))
-            continue
-        found.drafts.extend([] if invoice is None else [invoice])
-        found.notes.extend(notes)
-    found.drafts[:] = [one for one in found.drafts if one.customer_id not in out]
-    found.notes[:] = [one for one in found.notes if one.customer_id not in out]
-    return found
 
 
 def _places(
@@ -124,12 +207,15 @@ def _places(
 ) -> dict[UUID, Place]:
     """Return where customers are taxed; the region is opened only where a rate depends on it."""
     accounts = customers.get_many(tx, ids)
+    evidence = taxes.evidence_of(tx, ids)
     regional = {one.country for one in book.registrations if one.region}
     regional |= {one.country for one in book.rates if one.region}
     wanted = [one for one in accounts.values() if one.country in regional]
     regions = _regions(tx, wanted, keyring) if wanted and keyring is not None else {}
     return {
-        customer_id: taxes.place_of(account, regions.get(customer_id))
+        customer_id: taxes.place_of(
+            account, regions.get(customer_id), evidence.get(customer_id, ())
+        )
         for customer_id, account in accounts.items()
     }
 
@@ -149,11 +235,12 @@ def _regions(tx: Tx, accounts: Sequence[Customer], keyring: Keyring) -> dict[UUI
     return {customer_id: personal.region for customer_id, personal in found.items()}
 
 
-def _charged(draft: Draft, world: _World) -> tuple[Draft | None, list[CreditDraft]]:
-    """Return the invoice and the credit notes that a draft becomes. Raises: _TaxUnknown."""
+def charge(draft: Draft, world: World) -> tuple[Draft | None, list[CreditDraft]]:
+    """Return the invoice and the credit notes that a draft becomes. Raises: TaxUnknown."""
     currency = draft.total.currency
     above, below = crediting.attributed(draft, world.left)
     borne = [_taxed(line, draft, world) for line in above]
+    below = [_given_back(line, draft.customer_id, world) for line in below]
     if not below and not world.has_offers(draft.customer_id):
         lines = [
             replace(line, bearing=one) if one is not PLAIN else line
@@ -167,7 +254,8 @@ def _charged(draft: Draft, world: _World) -> tuple[Draft | None, list[CreditDraf
         item._replace(amount=item.amount - sum(draw.amount for draw in draws))
         for item, draws in zip(items, coupons, strict=True)
     ]
-    netted, apart = _netted(items, below)
+    is_apart = world.stored is not None and world.stored.credits_apart(currency)
+    netted, apart = _netted(items, below, is_apart=is_apart)
     room = _room(items, netted)
     grants = world.offers.grants.get(draft.customer_id, [])
     credit, left = discounting.grants_off(items, grants, room, currency=currency)
@@ -180,12 +268,34 @@ def _charged(draft: Draft, world: _World) -> tuple[Draft | None, list[CreditDraf
     return _invoice(draft, [*lines, *netted], is_taxed=world.calculator is not None), notes
 
 
-def _taxed(line: Line, draft: Draft, world: _World) -> Bearing:
-    """Return the tax that a line above zero bears. Raises: _TaxUnknown."""
+def _given_back(line: Line, customer_id: UUID, world: World) -> Line:
+    """Return a line below zero with what its share of a discount goes back to.
+
+    Coupons and credit have it again before anything is taken off this document.
+    """
+    if line.origin is None or not line.bearing.discount:
+        return line
+    draws = crediting.returned(world.taken, line.origin, line.bearing.discount)
+    drawn, back = world.offers.drawn, dict[UUID, int]()
+    for one in draws:
+        if one.period_number is None:
+            back[one.source_id] = -one.amount
+        else:
+            key = one.source_id, one.period_number
+            drawn[key] = drawn.get(key, 0) + one.amount
+    if back:
+        world.offers.grants[customer_id] = [
+            grant._replace(left=grant.left + back.get(grant.grant_id, 0))
+            for grant in world.offers.grants.get(customer_id, ())
+        ]
+    return replace(line, bearing=line.bearing._replace(draws=draws))
+
+
+def _taxed(line: Line, draft: Draft, world: World) -> Bearing:
+    """Return the tax that a line above zero bears. Raises: TaxUnknown."""
     if world.calculator is None:
         return PLAIN
-    at = bearing.tax_instant(line, draft.boundary_at, is_fresh=line.reason in {FEE, USAGE})
-    day = _day(line, at, world.zones)
+    day = _day(line, bearing.tax_instant(line), world.zones)
     price = world.prices.get(line.price_id)
     key = (draft.customer_id, f"{price.tax_category} {price.tax_inclusive}", day)
     known = world.known.get(key)
@@ -193,7 +303,7 @@ def _taxed(line: Line, draft: Draft, world: _World) -> Bearing:
         known = _decided(world.calculator, world.places[draft.customer_id], price, day)
         world.known[key] = known
     if isinstance(known, Unknown):
-        raise _TaxUnknown(known.reason)
+        raise TaxUnknown(known.reason)
     return known
 
 
@@ -210,7 +320,7 @@ def _decided(calculator: TaxCalculator, place: Place, price: Price, day: date) -
     return bearing.taxed(found, inclusive=price.tax_inclusive)
 
 
-def _item(line: Line, group: GroupKey, world: _World) -> Discountable:
+def _item(line: Line, group: GroupKey, world: World) -> Discountable:
     return Discountable(
         line.amount.minor,
         world.prices.get(line.price_id).key,
@@ -220,12 +330,15 @@ def _item(line: Line, group: GroupKey, world: _World) -> Discountable:
     )
 
 
-def _netted(items: Sequence[Discountable], below: Sequence[Line]) -> tuple[list[Line], list[Line]]:
+def _netted(
+    items: Sequence[Discountable], below: Sequence[Line], *, is_apart: bool
+) -> tuple[list[Line], list[Line]]:
     """Return which lines below zero stay on the invoice, and which go on credit notes.
 
-    All stay as long as no tax group turns negative; one that gives back nothing always does.
+    All stay as long as no tax group turns negative, unless they must stand apart; one that gives
+    back nothing always does.
     """
-    if all(room >= 0 for room in _room(items, below).values()):
+    if not is_apart and all(room >= 0 for room in _room(items, below).values()):
         return list(below), []
     stay = [line for line in below if not bearing.net_of(line).minor]
     return stay, [line for line in below if bearing.net_of(line).minor]

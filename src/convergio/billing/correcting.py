@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from convergio.billing import buying, crediting, errors, issuing, store
+from convergio.billing import buying, crediting, declaring, errors, issuing, store
 from convergio.billing.bearing import Credited
 from convergio.billing.model import (
     Buyer,
@@ -36,6 +36,7 @@ from convergio.ledger import actions as ledger
 from convergio.ledger.model import Account, Kind
 from convergio.subscriptions import actions as subscriptions
 from convergio.taxes import actions as taxes
+from convergio.taxes import stating
 
 _FIRST: Final = (UUID(int=0), UUID(int=0))
 
@@ -63,13 +64,14 @@ def credit(
     draft = crediting.asked(
         locked, rows, credited, reason=reason, kind=kind, amount=amount, lines=lines
     )
-    return _issued(tx, by, draft)
+    return _issued(tx, by, _returning(tx, draft))
 
 
 def void(tx: Tx, by: issuing.Issuer, *, invoice: Invoice, how: Voiding) -> Invoice:
     """Void an open invoice by a full credit note: its lines are billed again, or never.
 
-    What coupons and promotional credit took off it is given back where it is billed again.
+    What coupons and promotional credit took off it is given back where it is billed again, but for
+    the part that was given away before.
 
     Locks: the subscriptions, the invoice, then the series. Emits: credit_note.finalized,
     invoice.voided. Raises: Conflict for one that is not open, or partly paid.
@@ -79,9 +81,7 @@ def void(tx: Tx, by: issuing.Issuer, *, invoice: Invoice, how: Voiding) -> Invoi
     rows, credited = _left(tx, invoice)
     draft = crediting.void(locked, rows, credited, how)
     if draft is not None:
-        _issued(tx, by, draft, is_void=True)
-    if how == Voiding.REISSUE:
-        discounts.give_back(tx, invoice.customer_id, invoice.invoice_id, now=by.as_of)
+        _issued(tx, by, _returning(tx, draft), is_void=True)
     voided = replace(_locked(tx, invoice), status=Status.VOID)
     store.save_settled(tx, voided)
     _tell(tx, by, "invoice.voided", voided)
@@ -120,12 +120,20 @@ def _left(tx: Tx, invoice: Invoice) -> tuple[list[Creditable], Credited]:
     return rows, Credited(taxes.credited(tx, ids))
 
 
+def _returning(tx: Tx, draft: CreditDraft) -> CreditDraft:
+    """Return a correction with what it gives back to coupons and credit; a concession as it is."""
+    if draft.kind != CreditKind.CORRECTION or not any(one.bearing.discount for one in draft.lines):
+        return draft
+    return crediting.returning(draft, discounts.taken(tx, [draft.customer_id]))
+
+
 def _issued(tx: Tx, by: issuing.Issuer, draft: CreditDraft, *, is_void: bool = False) -> CreditNote:
     by.keyring.prepare(tx)
     buyers, unreadable = buying.buyers_of(tx, by.keyring, {draft.customer_id})
     if unreadable:
         raise errors.unreadable_buyer(unreadable[0].reason)
-    (note_id,) = issuing.issue(tx, by, [], [draft], buyers, is_void=is_void)
+    drafts = declaring.declared_notes(tx, [draft])
+    (note_id,) = issuing.issue(tx, by, [], drafts, buyers, is_void=is_void)
     if draft.kind == CreditKind.CORRECTION:
         subscriptions.reopen(tx, draft.customer_id)
     found = notes(tx, customer_id=draft.customer_id, invoice_id=draft.invoice_id)
@@ -189,6 +197,7 @@ def read_note(tx: Tx, keyring: Keyring, note: CreditNote) -> CreditNoteView:
         buyer=msgspec.json.decode(sealed, type=Buyer),
         time_zone=zones[lines[0].subscription_id],
         taxes=taxes.of_credit_note(tx, note.customer_id, note.credit_note_id),
+        kept=stating.kept(tx, note.customer_id, note.invoice_id),
     )
 
 

@@ -6,10 +6,11 @@ tax group of it turns negative; otherwise it goes on a credit note of the invoic
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
+from fractions import Fraction
 from typing import Final
 from uuid import UUID
 
@@ -33,14 +34,18 @@ from convergio.billing.model import (
     Voiding,
 )
 from convergio.billing.rules import ACCOUNTS
+from convergio.discounts.model import Draw, LinePlace
 from convergio.kernel.errors import require
 from convergio.kernel.money import Money, allocate
+from convergio.kernel.quantity import subtract
 from convergio.ledger.model import Account
 
 SERIES_SUFFIX: Final = "-CN"
 REASON_SIZE_MAX: Final = 500
 _NUMBER: Final = re.compile(r"([A-Z0-9]{1,8}-CN)-(\d{4})-(\d{6,18})", re.ASCII)
 _ONE: Final = Decimal(1)
+_PLACES: Final = 9
+_NANO: Final = 10**_PLACES
 
 
 class Left:
@@ -52,6 +57,17 @@ class Left:
         for row in rows:
             if row.remaining > 0:
                 self._of.setdefault((row.customer_id, row.key), []).append(row)
+
+    def copy(self) -> "Left":
+        """Return the same, to be used up apart."""
+        other = Left(())
+        other._of = {key: list(rows) for key, rows in self._of.items()}
+        return other
+
+    def add(self, row: Creditable) -> None:
+        """Keep a line that was just billed, before the older ones of its charge."""
+        if row.remaining > 0:
+            self._of.setdefault((row.customer_id, row.key), []).insert(0, row)
 
     def take(
         self, customer_id: UUID, key: ChargeKey, minor: int
@@ -80,11 +96,61 @@ def attributed(draft: Draft, left: Left) -> tuple[list[Line], list[Line]]:
         if line.amount.minor >= 0:
             above.append(line)
             continue
-        for origin, part, bears in left.take(draft.customer_id, line.key, -line.amount.minor):
+        rest, quantity = -line.amount.minor, line.quantity
+        for origin, part, bears in left.take(draft.customer_id, line.key, rest):
             amount = Money(-part, line.amount.currency)
             bearing = bears._replace(discount=-bears.discount)
-            below.append(replace(line, amount=amount, origin=origin, bearing=bearing))
+            share = _share_of(quantity, part, rest) if line.key.kind == Kind.USAGE else quantity
+            below.append(
+                replace(line, amount=amount, origin=origin, bearing=bearing, quantity=share)
+            )
+            if line.key.kind == Kind.USAGE:
+                rest, quantity = rest - part, subtract(quantity, share)
     return above, below
+
+
+def _share_of(quantity: Decimal, part: int, rest: int) -> Decimal:
+    """Return the part of a quantity of usage that goes with a part of an amount.
+
+    So that a line that takes back from several has its quantity once.
+    """
+    if part == rest:
+        return quantity
+    exact = Fraction(quantity) * part / rest
+    return Decimal(int(exact * _NANO)).scaleb(-_PLACES)
+
+
+def returned(
+    taken: MutableMapping[LinePlace, list[Draw]], origin: LinePlace, discount: int
+) -> tuple[Draw, ...]:
+    """Return what a part of a line's discount goes back to, and take it off what is `taken`.
+
+    It is shared over all that took something off the line, by what is left of each; the draws have
+    the sign of `discount`.
+    """
+    draws = taken.get(origin, [])
+    size = min(abs(discount), abs(sum(one.amount for one in draws)))
+    if not size:
+        return ()
+    side = 1 if draws[0].amount > 0 else -1
+    parts = [
+        part.minor for part in allocate(Money(size, "usd"), [abs(one.amount) for one in draws])
+    ]
+    pairs = list(zip(draws, parts, strict=True))
+    rest = [one._replace(amount=one.amount - side * part) for one, part in pairs]
+    taken[origin] = [one for one in rest if one.amount]
+    sign = 1 if discount > 0 else -1
+    return tuple(one._replace(amount=sign * part) for one, part in pairs if part)
+
+
+def returning(draft: CreditDraft, taken: MutableMapping[LinePlace, list[Draw]]) -> CreditDraft:
+    """Return a correction with what the discounts of its lines go back to."""
+    lines = []
+    for line in draft.lines:
+        place = draft.invoice_id, line.invoice_line
+        draws = returned(taken, place, line.bearing.discount) if line.bearing.discount else ()
+        lines.append(replace(line, bearing=line.bearing._replace(draws=draws)))
+    return replace(draft, lines=tuple(lines))
 
 
 def notes_of(customer_id: UUID, lines: Sequence[Line], credited: Credited) -> Iterator[CreditDraft]:
@@ -94,7 +160,10 @@ def notes_of(customer_id: UUID, lines: Sequence[Line], credited: Credited) -> It
     for line in lines:
         require(line.origin is not None, "a line below zero names what it takes from")
         if line.origin is not None:
-            bearing = line.bearing._replace(discount=-line.bearing.discount)
+            bearing = line.bearing._replace(
+                discount=-line.bearing.discount,
+                draws=tuple(one._replace(amount=-one.amount) for one in line.bearing.draws),
+            )
             credit = CreditLine(
                 line.origin.line_number, line.key.kind, line.description, -line.quantity,
                 -line.amount, bearing,

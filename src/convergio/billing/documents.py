@@ -31,6 +31,7 @@ from convergio.billing.page import (
     DocumentLine,
     InvoiceDocument,
     Party,
+    Stated,
     Step,
     Tax,
     worded,
@@ -41,6 +42,8 @@ from convergio.kernel.errors import Fault
 from convergio.kernel.money import Money
 from convergio.kernel.periods import Period
 from convergio.rating.taxing import TaxRow, Treatment
+from convergio.taxes import reference
+from convergio.taxes.model import Kept
 
 
 class _StoredStep(msgspec.Struct, frozen=True):
@@ -99,7 +102,9 @@ def of(view: InvoiceView, seller: Seller) -> InvoiceDocument:
         credited=Money(invoice.credited, currency),
         taxes=_taxes(view.taxes, currency, seller, buyer),
         tax_name=wording.tax_name(language, seller.country),
-        account=_account(seller),
+        stated=_stated(view.taxes, view.kept, currency, language),
+        account=_account(seller) if buyer.by_transfer else None,
+        by_card=not buyer.by_transfer,
         purchase_order=buyer.purchase_order,
         language=language,
         time_zone=view.time_zone,
@@ -139,6 +144,7 @@ def of_note(view: CreditNoteView, seller: Seller) -> InvoiceDocument:
         credited=Money(note.applied, currency),
         taxes=_taxes(view.taxes, currency, seller, buyer),
         tax_name=wording.tax_name(language, seller.country),
+        stated=_stated(view.taxes, view.kept, currency, language),
         origin=(view.invoice.number_text, view.invoice.issued_on),
         purchase_order=buyer.purchase_order,
         language=language,
@@ -227,6 +233,15 @@ def _taxes(rows: Sequence[TaxRow], currency: str, seller: Seller, buyer: Buyer) 
         )
         for row in rows
     )
+
+
+def _stated(rows: Sequence[TaxRow], kept: Kept, currency: str, language: Language) -> Stated | None:
+    """Return the tax in the seller's currency; None where the document is in it, or states none."""
+    told = reference.stated_tax(rows, kept)
+    if told is None or kept.exchange is None:
+        return None
+    rate = wording.exchange_rate(kept.exchange, currency, language)
+    return Stated(amount=Money(told[1], told[0]), rate=rate)
 
 
 def _line_of(line: InvoiceLine, language: Language, *, is_taxed: bool) -> DocumentLine:

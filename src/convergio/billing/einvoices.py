@@ -11,7 +11,7 @@ later payments never are, so the same document gives the same bytes for ever.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
 from fractions import Fraction
@@ -27,9 +27,11 @@ from convergio.billing.model import (
 )
 from convergio.infra.settings import Seller
 from convergio.kernel.errors import Conflict, require
-from convergio.kernel.money import exponent
+from convergio.kernel.money import Money, exponent
 from convergio.kernel.periods import Period
 from convergio.rating.taxing import TaxRow, Treatment
+from convergio.taxes import reference
+from convergio.taxes.model import NOTHING_KEPT, Kept
 
 # EN 16931 codes of a tax category (UNTDID 5305).
 CODES: Final = {
@@ -49,7 +51,8 @@ _ITALIAN_PERSON: Final = re.compile(r"[A-Z]{6}[0-9LMNPQRSTUV]{2}[A-Z][0-9A-Z]{7}
 class ELine:
     """A line without its tax, in minor units: `amount` less `discount` is `net`.
 
-    `quantity` and `unit_price` (major units) multiply to `amount` exactly, or are None.
+    `quantity` and `unit_price` (major units) multiply to `amount` exactly, or are None. `foreign`
+    is the net before it was converted, where it was.
     """
 
     number: int
@@ -62,6 +65,7 @@ class ELine:
     last_day: date
     quantity: Decimal | None = None
     unit_price: Decimal | None = None
+    foreign: Money | None = None
 
     @property
     def net(self) -> int:
@@ -71,18 +75,28 @@ class ELine:
 
 @dataclass(frozen=True, slots=True)
 class EGroup:
-    """The tax of one category and rate; `why` is the sentence for one without tax."""
+    """The tax of one category and rate.
+
+    `why` is the sentence for one without tax, in the buyer's language; `own` is the seller's reason
+    alone. What is stated is in the seller's currency, where the document is in another one.
+    """
 
     treatment: Treatment
     rate: Decimal
     net: int
     tax: int
     why: str
+    own: str = ""
+    stated_net: int = 0
+    stated_tax: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class EInvoice:
-    """A document for a tax authority; amounts in minor units, days in the seller's zone."""
+    """A document for a tax authority; amounts in minor units, days in the seller's zone.
+
+    `stated` is the currency that the seller accounts for tax in and the tax in it (BT-6, BT-111).
+    """
 
     kind: Literal["invoice", "credit_note"]
     number: str
@@ -99,6 +113,8 @@ class EInvoice:
     settled: int = 0
     origin: tuple[str, date] | None = None
     note: str | None = None
+    kept: Kept = NOTHING_KEPT
+    stated: tuple[str, int] | None = None
 
     @property
     def net(self) -> int:
@@ -117,8 +133,12 @@ class EInvoice:
 
     def text(self, minor: int) -> str:
         """Return an amount of the document's currency as XML writes it, with two decimals."""
-        places = exponent(self.currency)
-        return f"{Decimal(minor).scaleb(-places):.2f}"
+        return amount_text(minor, self.currency)
+
+
+def amount_text(minor: int, currency: str) -> str:
+    """Return an amount as XML writes it, with two decimals."""
+    return f"{Decimal(minor).scaleb(-exponent(currency)):.2f}"
 
 
 def of(view: InvoiceView, seller: Seller) -> EInvoice:
@@ -143,6 +163,8 @@ def of(view: InvoiceView, seller: Seller) -> EInvoice:
         buyer=view.buyer,
         lines=lines,
         groups=_groups(view.taxes, seller, view.buyer),
+        kept=view.kept,
+        stated=reference.stated_tax(view.taxes, view.kept),
         settled=invoice.from_balance,
     )
     return _checked(found, invoice.total, invoice.tax)
@@ -171,6 +193,8 @@ def of_note(view: CreditNoteView, seller: Seller) -> EInvoice:
         buyer=view.buyer,
         lines=lines,
         groups=_groups(view.taxes, seller, view.buyer),
+        kept=view.kept,
+        stated=reference.stated_tax(view.taxes, view.kept),
         origin=(view.invoice.number_text, view.invoice.issued_on),
         note=note.reason,
     )
@@ -186,8 +210,10 @@ def problems(document: EInvoice) -> list[str]:
         found.append("no tax is configured: see `convergio tax --help`")
     if Treatment.NONE in {group.treatment for group in document.groups} and not untaxed:
         found.append("lines outside of any tax stand beside taxed ones: bill them apart")
-    if exponent(document.currency) > _EXPONENT_MAX:
-        found.append(f"{document.currency} has more than two decimals")
+    currencies = [document.currency, *(document.stated[:1] if document.stated else ())]
+    found += [
+        f"{one} has more than two decimals" for one in currencies if exponent(one) > _EXPONENT_MAX
+    ]
     if buyer.country is None:
         found.append("the customer has no country: convergio customer update --country")
     if untaxed and not seller.tax_number:
@@ -317,10 +343,14 @@ def _groups(taxes: Sequence[TaxRow], seller: Seller, buyer: Buyer) -> tuple[EGro
             buyer_country=buyer.country,
         )
         known = sums.get((row.treatment, row.rate))
-        net, tax = (known.net, known.tax) if known else (0, 0)
-        why = known.why if known else why
-        sums[row.treatment, row.rate] = EGroup(
-            row.treatment, row.rate, net + row.net, tax + row.tax, why
+        own = wording.own_reason(row.reason)
+        before = known or EGroup(row.treatment, row.rate, 0, 0, why, own)
+        sums[row.treatment, row.rate] = replace(
+            before,
+            net=before.net + row.net,
+            tax=before.tax + row.tax,
+            stated_net=before.stated_net + (row.stated_net or 0),
+            stated_tax=before.stated_tax + (row.stated_tax or 0),
         )
     return tuple(sums.values())
 

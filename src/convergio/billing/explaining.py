@@ -37,10 +37,12 @@ from convergio.kernel.periods import Period, instant_text
 from convergio.kernel.quantity import quantity_text
 from convergio.ledger import actions as ledger
 from convergio.metering import actions as metering
-from convergio.metering.model import MeteredEvent
+from convergio.metering.model import MeteredEvent, slice_of
+from convergio.rating.taxing import GroupKey
 from convergio.subscriptions import actions as subscriptions
 from convergio.subscriptions import changes
 from convergio.subscriptions.model import Change, Subscription, When
+from convergio.taxes import actions as taxes
 
 
 class _Undone(Exception):
@@ -84,6 +86,8 @@ class Explanation:
     """Why a line says what it says. `events` is one page; usage lines alone have any.
 
     `draws` are what took something off it: a coupon's code, or None for promotional credit.
+    `origin` is the line that it takes back from, by its invoice's number; `group` the tax of the
+    lines of its invoice that are taxed alike.
     """
 
     line: InvoiceLine
@@ -93,6 +97,8 @@ class Explanation:
     meter_key: str | None
     events: tuple[MeteredEvent, ...]
     draws: tuple[tuple[str | None, int], ...] = ()
+    origin: tuple[str, int] | None = None
+    group: TaxRow | None = None
 
 
 def preview(
@@ -197,6 +203,16 @@ def consequence(
     )
 
 
+def of_live(customer_id: UUID, act: Callable[[Tx], object]) -> Callable[[Tx], Subscription]:
+    """Return a change, whatever it tells of, as one that returns the subscription after it."""
+
+    def work(tx: Tx) -> Subscription:
+        found = act(tx)
+        return found if isinstance(found, Subscription) else subscriptions.live(tx, customer_id)
+
+    return work
+
+
 def consequence_value(found: Consequence) -> dict[str, Any]:
     """Return what a change would do as JSON takes it."""
     return {
@@ -258,12 +274,21 @@ def explain(
             limit=limit,
             part=None
             if price.by is None
-            else owing.slice_of(price.meter_key, price.by, price.charges, line.dimensions),
+            else slice_of(price.meter_key, price.by, price.charges, line.dimensions),
         )
     steps = line.detail.get("steps", ())
     drawn = discounts.draws(tx, invoice.customer_id, invoice.invoice_id) if line.discount else []
     draws = tuple((code, minor) for number, code, minor in drawn if number == line_number)
-    return Explanation(line, price, steps, period, price.meter_key, tuple(events), draws)
+    origin = None
+    if line.origin_invoice_id is not None and line.origin_line is not None:
+        source = store.find_invoice(tx, invoice.customer_id, line.origin_invoice_id)
+        origin = None if source is None else (source.number_text, line.origin_line)
+    key = GroupKey(line.tax_category, line.tax_rate, line.tax_treatment, line.tax_inclusive)
+    rows = taxes.of_invoice(tx, invoice.customer_id, invoice.invoice_id)
+    group = next((row for row in rows if row.key == key), None)
+    return Explanation(
+        line, price, steps, period, price.meter_key, tuple(events), draws, origin, group
+    )
 
 
 def preview_value(found: Preview) -> dict[str, Any]:
@@ -354,16 +379,24 @@ def explanation_value(invoice: Invoice, found: Explanation) -> dict[str, Any]:
             "rate": quantity_text(line.tax_rate),
             "treatment": line.tax_treatment,
             "inclusive": line.tax_inclusive,
+            "group": None if found.group is None else tax_value(found.group, line.currency),
         },
         "quantity": quantity_text(line.quantity),
         "price": {
             "key": found.price.key,
             "version": found.price.version,
-            "charge": msgspec.to_builtins(found.price.charge),
+            "by": found.price.by,
+            "value": line.dimensions or None,
+            "charge": msgspec.to_builtins(
+                found.price.charges.get(line.dimensions, found.price.charge)
+            ),
         },
         "steps": list(found.steps),
         "owed": line.detail.get("owed"),
         "billed_before": line.detail.get("billed"),
+        "takes_back": None
+        if found.origin is None
+        else {"invoice": found.origin[0], "line": found.origin[1]},
         "period": {
             "start": instant_text(found.period.start),
             "end": instant_text(found.period.end),

@@ -37,6 +37,7 @@ _ONE: Final = "C62"  # UN/ECE recommendation 20: one
 _DISCOUNT: Final = "95"  # UNTDID 5189: discount
 _SEPA: Final = "58"  # UNTDID 4461: SEPA credit transfer
 _TRANSFER: Final = "30"  # ... credit transfer
+_CARD: Final = "48"  # ... bank card
 
 
 def write(document: EInvoice) -> bytes:
@@ -49,8 +50,9 @@ def write(document: EInvoice) -> bytes:
     add(head, "ram:ID", document.number)
     add(head, "ram:TypeCode", _TYPES[document.kind])
     _day(head, "ram:IssueDateTime", document.issued_on)
-    if document.note:
-        add(add(head, "ram:IncludedNote"), "ram:Content", document.note)
+    for note in (document.note, _rate(document)):
+        if note:
+            add(add(head, "ram:IncludedNote"), "ram:Content", note)
     trade = add(root, "rsm:SupplyChainTradeTransaction")
     for line in document.lines:
         _line(trade, line, document)
@@ -60,6 +62,14 @@ def write(document: EInvoice) -> bytes:
     add(place, "ram:CountryID", document.buyer.country or "")
     _settlement(trade, document)
     return written(root)
+
+
+def _rate(document: EInvoice) -> str | None:
+    """Return what the tax in the seller's currency was converted at, which has no element."""
+    if document.stated is None or document.kept.exchange is None:
+        return None
+    language = wording.language_of(document.buyer.locale)
+    return wording.exchange_rate(document.kept.exchange, document.currency, language)
 
 
 def _line(trade: Element, line: ELine, document: EInvoice) -> None:
@@ -151,9 +161,11 @@ def _registered(party: Element, number: str | None) -> None:
 def _settlement(trade: Element, document: EInvoice) -> None:
     settled = add(trade, "ram:ApplicableHeaderTradeSettlement")
     add(settled, "ram:PaymentReference", document.number)
+    if document.stated is not None:
+        add(settled, "ram:TaxCurrencyCode", document.stated[0].upper())
     add(settled, "ram:InvoiceCurrencyCode", document.currency.upper())
-    if document.seller.iban and document.kind == "invoice":
-        _means(settled, document.seller, document.currency)
+    if document.kind == "invoice":
+        _means(settled, document)
     for group in document.groups:
         _group(settled, group, document)
     if document.lines:
@@ -172,9 +184,16 @@ def _settlement(trade: Element, document: EInvoice) -> None:
         _day(origin, "ram:FormattedIssueDateTime", document.origin[1], "qdt")
 
 
-def _means(settled: Element, seller: Seller, currency: str) -> None:
+def _means(settled: Element, document: EInvoice) -> None:
+    """Write how it is paid; a transfer needs the account that it goes to (BR-61)."""
+    seller = document.seller
+    if document.buyer.by_transfer and not seller.iban:
+        return
     means = add(settled, "ram:SpecifiedTradeSettlementPaymentMeans")
-    add(means, "ram:TypeCode", _SEPA if currency == "eur" else _TRANSFER)
+    if not document.buyer.by_transfer:
+        add(means, "ram:TypeCode", _CARD)
+        return
+    add(means, "ram:TypeCode", _SEPA if document.currency == "eur" else _TRANSFER)
     account = add(means, "ram:PayeePartyCreditorFinancialAccount")
     add(account, "ram:IBANID", seller.iban)
     add(account, "ram:AccountName", seller.name)
@@ -209,6 +228,10 @@ def _sums(settled: Element, document: EInvoice) -> None:
     add(sums, "ram:TaxBasisTotalAmount", document.text(document.net))
     tax = document.text(document.tax)
     add(sums, "ram:TaxTotalAmount", tax, currencyID=document.currency.upper())
+    if document.stated is not None:
+        currency, minor = document.stated
+        told = einvoices.amount_text(minor, currency)
+        add(sums, "ram:TaxTotalAmount", told, currencyID=currency.upper())
     add(sums, "ram:GrandTotalAmount", document.text(document.total))
     if document.settled:
         add(sums, "ram:TotalPrepaidAmount", document.text(document.settled))

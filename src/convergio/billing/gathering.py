@@ -2,39 +2,62 @@
 
 Gateways refuse very small charges, and their fee would eat them. What a boundary comes to below
 the catalog's `minimum_charge` stays unbilled, so owed - billed finds it again with whatever comes
-next; a customer who leaves is asked for it all the same.
+next; a customer who leaves is asked for it all the same. It is judged on what the customer would be
+asked to pay: the total after discount and tax, less what credit notes of the same moment give back.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
-from convergio.billing.model import Draft, Line
+from convergio.billing.model import CreditDraft, Draft, Line
 from convergio.kernel.money import Money
 
 
-def gathered(
-    drafts: Sequence[Draft], minimums: Mapping[str, Money], *, is_final: bool
-) -> tuple[list[Draft], bool]:
-    """Return a customer's drafts, the small ones joined to the next, and whether any waits.
+class Made(NamedTuple):
+    """The documents that a boundary becomes."""
 
-    Drafts come and go in the order of their boundaries. What takes back is not joined.
+    invoice: Draft | None
+    notes: Sequence[CreditDraft] = ()
+
+    def is_small(self, minimums: Mapping[str, Money]) -> bool:
+        """Say whether they ask for something, and for less than is worth asking for."""
+        if self.invoice is None:
+            return False
+        total = self.invoice.total.minor - sum(one.total.minor for one in self.notes)
+        return is_small(Money(total, self.invoice.total.currency), minimums)
+
+
+def made(
+    drafts: Sequence[Draft],
+    make: Callable[[Draft], Made],
+    undo: Callable[[], None],
+    minimums: Mapping[str, Money],
+    *,
+    is_final: bool,
+) -> tuple[list[Made], list[Draft]]:
+    """Return a customer's documents, small ones joined to the next, and what waits.
+
+    Drafts come in the order of their boundaries. What takes back is not joined. `make` decides the
+    documents of a draft; `undo` makes it forget those that it made last.
     """
-    kept: list[Draft] = []
+    kept: list[Made] = []
     waiting: list[Draft] = []
     for draft in drafts:
         if draft.total.minor <= 0:
-            kept.append(draft)
+            kept.append(make(draft))
             continue
-        joined = _joined([*waiting, draft])
-        if is_small(joined.total, minimums):
+        found = make(_joined([*waiting, draft]))
+        if found.is_small(minimums):
+            undo()
             waiting.append(draft)
         else:
-            kept.append(joined)
+            kept.append(found)
             waiting = []
     if waiting and is_final:
-        kept.append(_joined(waiting))
+        kept.append(make(_joined(waiting)))
         waiting = []
-    return kept, bool(waiting)
+    return kept, waiting
 
 
 def is_small(total: Money, minimums: Mapping[str, Money]) -> bool:

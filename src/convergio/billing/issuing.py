@@ -23,7 +23,8 @@ from convergio.kernel.money import Money
 from convergio.ledger import actions as ledger
 from convergio.ledger.model import Account, Kind, Transfer
 from convergio.taxes import actions as taxes
-from convergio.taxes.model import DocumentTax
+from convergio.taxes import stating
+from convergio.taxes.model import NOTHING_KEPT, DocumentTax
 
 TABLE: Final = "invoice"
 NOTE_TABLE: Final = "credit_note"
@@ -84,6 +85,7 @@ def issue(
         store.copy_credit_notes(tx, finished)
         store.copy_credit_note_lines(tx, notes, note_ids)
         taxes.record(tx, credit_notes=_taxes(zip(notes, note_ids, strict=True)))
+        _give_back(tx, by, notes)
     return note_ids
 
 
@@ -110,6 +112,8 @@ def _write_lines(tx: Tx, drafts: Sequence[Draft], ids: Sequence[UUID]) -> None:
     if other:
         store.copy_charged_lines(tx, [draft for draft, _ in other], [one for _, one in other])
         taxes.record(tx, invoices=_taxes(other))
+        kept = [(one.customer_id, id_, one.kept) for one, id_ in other if one.kept != NOTHING_KEPT]
+        stating.record(tx, kept)
         _record_draws(tx, other)
 
 
@@ -122,19 +126,31 @@ def _taxes(pairs: Iterable[tuple[Draft | CreditDraft, UUID]]) -> list[DocumentTa
 
 
 def _record_draws(tx: Tx, pairs: Sequence[tuple[Draft, UUID]]) -> None:
+    """Write what was taken off lines, and what lines that take back return of it."""
     rows = [
         DrawRow(
-            draft.customer_id, draw.source_id, invoice_id, number, draw.period_number, draw.amount
+            draft.customer_id, draw.source_id, invoice_id, number, draw.period_number,
+            draw.amount, line.origin,
         )
         for draft, invoice_id in pairs
         for number, line in enumerate(draft.lines, 1)
         for draw in line.bearing.draws
-    ]
-    discounts.record(
-        tx,
-        [row for row in rows if row.period_number is not None],
-        [row for row in rows if row.period_number is None],
-    )
+    ]  # fmt: skip
+    discounts.record(tx, rows)
+
+
+def _give_back(tx: Tx, by: Issuer, notes: Sequence[CreditDraft]) -> None:
+    """Count what corrections return of the discounts of the lines that they take from."""
+    rows = [
+        DrawRow(
+            note.customer_id, draw.source_id, note.invoice_id, line.invoice_line,
+            draw.period_number, draw.amount,
+        )
+        for note in notes
+        for line in note.lines
+        for draw in line.bearing.draws
+    ]  # fmt: skip
+    discounts.give_back(tx, rows, now=by.as_of)
 
 
 def _numbers(tx: Tx, by: Issuer, series: str, count: int) -> Numbers:

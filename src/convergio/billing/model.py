@@ -19,6 +19,7 @@ from convergio.discounts.model import Draw
 from convergio.kernel.money import Money
 from convergio.rating import taxing
 from convergio.rating.taxing import STANDARD, ZERO, GroupKey, Treatment
+from convergio.taxes.model import NOTHING_KEPT, Kept
 
 
 class Kind(StrEnum):
@@ -40,8 +41,8 @@ class Status(StrEnum):
 class Bearing(NamedTuple):
     """What a line bears beside its amount: what is taken off it before tax, and its tax.
 
-    `discount` has the sign of the amount. `draws` say what took it off, and are empty for a line
-    that copies the share of the line that it takes back from.
+    `discount` has the sign of the amount. `draws` say what took it off, or, where a line takes back
+    from another, to what that one's discount returns. `country` is whose tax it is.
     """
 
     discount: int = 0
@@ -51,6 +52,7 @@ class Bearing(NamedTuple):
     inclusive: bool = False
     reason: str | None = None
     draws: tuple[Draw, ...] = ()
+    country: str | None = None
 
     @property
     def group(self) -> GroupKey:
@@ -108,7 +110,7 @@ class LineId(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line as it is kept: a difference of a key, and why it is there."""
+    """A line as it is kept: a difference of a key, and why; `due_at`: when its charge fell due."""
 
     subscription_id: UUID
     key: ChargeKey
@@ -121,6 +123,7 @@ class Line:
     detail: str
     origin: LineId | None = None
     bearing: Bearing = PLAIN
+    due_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,7 @@ class Draft:
     """An invoice before it has an id and a number.
 
     `total` is what is to be paid: less every discount, with the tax. Without a tax file `taxes` is
-    empty; `is_plain` says that no line bears anything.
+    empty; `is_plain` says that no line bears anything. `kept`: its rate of exchange and place.
     """
 
     customer_id: UUID
@@ -137,6 +140,7 @@ class Draft:
     total: Money
     taxes: tuple[TaxRow, ...] = ()
     is_plain: bool = True
+    kept: Kept = NOTHING_KEPT
 
     @property
     def sums(self) -> tuple[int, int, int]:
@@ -259,6 +263,7 @@ class Buyer(msgspec.Struct, frozen=True, omit_defaults=True):
     sdi_code: str | None = None
     pec: str | None = None
     purchase_order: str | None = None
+    by_transfer: bool = False
 
     def __repr__(self) -> str:
         """Show nothing of it."""
@@ -274,6 +279,7 @@ class InvoiceView:
     buyer: Buyer
     time_zone: str
     taxes: tuple[TaxRow, ...] = ()
+    kept: Kept = NOTHING_KEPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,6 +435,7 @@ class CreditNoteView:
     buyer: Buyer
     time_zone: str
     taxes: tuple[TaxRow, ...] = ()
+    kept: Kept = NOTHING_KEPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -449,3 +456,42 @@ class Numbers:
     year: int
     first: int
     issued_on: date
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRow:
+    """An invoice or credit note in a customer's history; `status` is a note's kind."""
+
+    at: datetime
+    entry_id: UUID
+    what: str
+    series: str
+    year: int
+    number: int
+    status: str
+    currency: str
+    total: int
+    invoice_id: UUID
+
+
+class PastLine(NamedTuple):
+    """How much of a charge a document billed, or took back, and when that was written.
+
+    `boundary_at` is the invoice's, None for a credit note; `by_hand`: no run wrote it.
+    """
+
+    customer_id: UUID
+    at: datetime
+    boundary_at: datetime | None
+    item_id: UUID
+    period_start: datetime
+    kind: str
+    dimensions: str
+    quantity: Decimal
+    reason: str
+    by_hand: bool
+
+    @property
+    def key(self) -> ChargeKey:
+        """The charge that it is of."""
+        return ChargeKey(self.item_id, self.period_start, Kind(self.kind), self.dimensions)

@@ -23,7 +23,7 @@ from convergio.kernel.errors import ConvergioError, require
 from convergio.kernel.money import Money
 from convergio.kernel.periods import Interval, Period
 from convergio.kernel.quantity import add_up, quantity_text, subtract
-from convergio.metering.model import Slice, UsageKey
+from convergio.metering.model import Slice, UsageKey, slice_of
 from convergio.rating.model import Charge as AnyCharge
 from convergio.rating.model import Rated
 from convergio.rating.rules import (
@@ -74,7 +74,7 @@ class Prices:
         self._rated: dict[
             tuple[UUID, Decimal, Fraction | None, Decimal, str], tuple[Money, str]
         ] = {}
-        self._parts: dict[UUID, tuple[BillingView, datetime, list[_Stretch]]] = {}
+        self._parts: dict[UUID, tuple[BillingView, datetime, list[Stretch]]] = {}
 
     def missing(self, views: Iterable[BillingView]) -> list[UUID]:
         """Return the ids of prices that these customers pin and that are still to be read."""
@@ -85,7 +85,7 @@ class Prices:
         """Keep more prices."""
         self._by_id |= prices
 
-    def parts_of(self, view: BillingView, closed: datetime) -> "Sequence[_Stretch]":
+    def parts_of(self, view: BillingView, closed: datetime) -> "Sequence[Stretch]":
         """Return a customer's stretches that are due, worked out once for each page."""
         known = self._parts.get(view.customer_id)
         if known is None or known[0] is not view or known[1] != closed:
@@ -145,19 +145,14 @@ def steps_text(rated: Rated) -> str:
             "per": quantity_text(line.per),
             "amount": line.amount.text(),
         }
+        | ({} if line.share is None else {"share": str(line.share)})
+        | ({} if line.bound is None else {"bound": format(line.bound, "f")})
         for line in rated.lines
     ]
     return msgspec.json.encode(steps).decode()
 
 
-def slice_of(meter_key: str, by: str, charges: Mapping[str, AnyCharge], value: str) -> Slice:
-    """Return the part of a meter's usage that a value is of; "" is all that has no own charge."""
-    if value:
-        return Slice(meter_key, by, value)
-    return Slice(meter_key, by, None, frozenset(charges))
-
-
-class _Stretch(NamedTuple):
+class Stretch(NamedTuple):
     """The time of a stored period in which an item was active: `[start, end)`.
 
     `served` is how long its fee and allowance last: to the period's end where an end gave nothing
@@ -206,7 +201,7 @@ class _Stretch(NamedTuple):
         return proration(self.period, Period(self.start, self.served))
 
 
-def _stretches(view: BillingView, prices: Prices, closed: datetime) -> Iterator[_Stretch]:
+def _stretches(view: BillingView, prices: Prices, closed: datetime) -> Iterator[Stretch]:
     """Yield every stretch of every item that is due; where an item was not active owes nothing.
 
     A fee is due when it begins; usage when its period ends, or its subscription does.
@@ -230,21 +225,21 @@ def _stretches(view: BillingView, prices: Prices, closed: datetime) -> Iterator[
 
 def _moment_of(
     agreement: Agreement, item: Item, price: Price, floor: datetime | None, closed: datetime
-) -> Iterator[_Stretch]:
+) -> Iterator[Stretch]:
     """Yield the moment at which an item is asked once, unless it was taken back before."""
     start = item.active_from
     if item.end_reason is None and (floor is None or start >= floor):
         moment = Period(start, start + _MOMENT)
         due_at = start if price.meter_key is None else moment.end
         if due_at <= closed:
-            yield _Stretch(
+            yield Stretch(
                 agreement.subscription, item, price, moment, start, moment.end, moment.end, due_at
             )
 
 
 def _stretches_of(
     agreement: Agreement, item: Item, price: Price, wholes: _Wholes, closed: datetime
-) -> Iterator[_Stretch]:
+) -> Iterator[Stretch]:
     subscription, until, is_fee = agreement.subscription, item.active_until, price.meter_key is None
     ended = subscription.canceled_at
     for period, whole in wholes.get(price.interval, ()):
@@ -262,7 +257,7 @@ def _stretches_of(
             end = min(end, until)
         if start < end:
             served = end if item.credited else period.end_at
-            yield _Stretch(subscription, item, price, whole, start, end, served, due_at)
+            yield Stretch(subscription, item, price, whole, start, end, served, due_at)
 
 
 def usage_requests(view: BillingView, prices: Prices, *, closed: datetime) -> list[UsageRequest]:
@@ -294,7 +289,7 @@ def owed(
     Rounds: once a key, in rating.
     """
     charges: dict[ChargeKey, Charge] = {}
-    metered: dict[tuple[UUID, str, datetime, datetime, str], list[_Stretch]] = {}
+    metered: dict[tuple[UUID, str, datetime, datetime, str], list[Stretch]] = {}
     for part in prices.parts_of(view, closed):
         meter_key = part.price.meter_key
         if meter_key is None:
@@ -320,7 +315,7 @@ def owed(
     return charges
 
 
-def _refuse_sliced_credit(customer_id: UUID, parts: Iterable[_Stretch], drawn: Usage) -> None:
+def _refuse_sliced_credit(customer_id: UUID, parts: Iterable[Stretch], drawn: Usage) -> None:
     """Refuse prepaid units of a meter whose units have several prices. Raises: Conflict."""
     for part in parts:
         key = customer_id, part.price.meter_key or "", part.start
@@ -329,7 +324,7 @@ def _refuse_sliced_credit(customer_id: UUID, parts: Iterable[_Stretch], drawn: U
 
 
 def _beside_credit(
-    parts: list[_Stretch], amounts: Sequence[Decimal], taken: Sequence[Decimal], prices: Prices
+    parts: list[Stretch], amounts: Sequence[Decimal], taken: Sequence[Decimal], prices: Prices
 ) -> Iterator[Charge]:
     """Yield what is owed beside what prepaid credit paid, which the steps name."""
     of = {part.item.item_id: each for part, each in zip(parts, taken, strict=True)}
@@ -347,7 +342,7 @@ def _beside_credit(
         yield charge._replace(quantity=add_up((charge.quantity, paid)), steps=steps)
 
 
-def _metered(parts: list[_Stretch], amounts: Sequence[Decimal], prices: Prices) -> Iterator[Charge]:
+def _metered(parts: list[Stretch], amounts: Sequence[Decimal], prices: Prices) -> Iterator[Charge]:
     """Yield what the stretches of one meter's period owe, one allowance for all (RULES 8).
 
     A maximum, a last value or a number of distinct ones is taken for each stretch, against its
@@ -380,7 +375,7 @@ def _metered(parts: list[_Stretch], amounts: Sequence[Decimal], prices: Prices) 
         before = upto
 
 
-def _charge(part: _Stretch, kind: Kind, quantity: Decimal, rated: tuple[Money, str]) -> Charge:
+def _charge(part: Stretch, kind: Kind, quantity: Decimal, rated: tuple[Money, str]) -> Charge:
     """Return the charge of a stretch, and when and why an end within its period cut it."""
     item, cut = part.item, part.served < part.period.end
     return Charge(
@@ -402,10 +397,10 @@ def _charge(part: _Stretch, kind: Kind, quantity: Decimal, rated: tuple[Money, s
 def nothing(
     view: BillingView, prices: Prices, key: ChargeKey, *, period_end: datetime
 ) -> Charge | None:
-    """Return a charge of zero for a billed key that an end took away; None for a stray key."""
+    """Return a charge of zero for a billed key that is owed no more; None for a stray key."""
     for agreement in view.agreements:
         for item in agreement.items:
-            if item.item_id == key.item_id and item.active_until is not None:
+            if item.item_id == key.item_id:
                 price = prices.get(item.price_id)
                 return Charge(
                     key, agreement.subscription.subscription_id, item.price_id, period_end,

@@ -65,6 +65,13 @@ class Tax(msgspec.Struct, frozen=True, kw_only=True):
     sentence: str = ""
 
 
+class Stated(msgspec.Struct, frozen=True, kw_only=True):
+    """The tax in the seller's own currency, and what it was converted at."""
+
+    amount: Money
+    rate: str
+
+
 class Account(msgspec.Struct, frozen=True, kw_only=True):
     """Where a bank transfer goes."""
 
@@ -79,6 +86,7 @@ class InvoiceDocument(msgspec.Struct, frozen=True, kw_only=True):
     `time_zone` is the subscription's: the days of a period are shown in it. `from_balance` is what
     the customer's credit paid at once, `credited` what credit notes took off later. Of a credit
     note, `origin` is the invoice that it takes from and `credited` what it took off that one.
+    Without an `account` to transfer to, the payment method on file is charged, if `by_card`.
     """
 
     number: str
@@ -95,7 +103,9 @@ class InvoiceDocument(msgspec.Struct, frozen=True, kw_only=True):
     credited: Money | None = None
     taxes: tuple[Tax, ...] = ()
     tax_name: str = ""
+    stated: Stated | None = None
     account: Account | None = None
+    by_card: bool = False
     origin: tuple[str, date] | None = None
     purchase_order: str | None = None
     language: Language = "en"
@@ -153,6 +163,7 @@ def worded(document: InvoiceDocument) -> dict[str, object]:
         "carried": _is_long(document),
         "priced": not is_note,
         "taxes": [_tax(tax, document) for tax in document.taxes],
+        "stated": _stated(document, words),
         "sums": sums[:-1],
         "due": sums[-1],
         "payment": _payment(document, words),
@@ -287,10 +298,12 @@ def _footer(party: Party, words: Mapping[str, str]) -> list[str]:
 
 
 def _payment(document: InvoiceDocument, words: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return how to transfer what is due; nothing where nothing is, or no account is known."""
+    """Return how what is due is paid; nothing where nothing is, or no account is known."""
     account = document.account
-    if account is None or document.status != "open" or document.due.minor <= 0:
+    if document.status != "open" or document.due.minor <= 0:
         return []
+    if account is None:
+        return [(words["payment"], words["by_card"])] if document.by_card else []
     signs = account.iban
     groups = (signs[at : at + _IBAN_GROUP] for at in range(0, len(signs), _IBAN_GROUP))
     rows = [
@@ -347,6 +360,16 @@ def _tax(tax: Tax, document: InvoiceDocument) -> list[str]:
         wording.money(tax.net, language),
         wording.money(tax.amount, language),
     ]
+
+
+def _stated(document: InvoiceDocument, words: Mapping[str, str]) -> list[str]:
+    """Return the tax in the seller's currency as label, amount and rate; nothing without one."""
+    stated = document.stated
+    if stated is None or not document.taxes:
+        return []
+    tax = document.tax_name or words["tax"]
+    label = words["tax_in"].format(tax=tax, currency=stated.amount.currency.upper())
+    return [label, wording.money(stated.amount, document.language), clean(stated.rate)]
 
 
 def _short(text: str, size: int = 20) -> str:

@@ -146,13 +146,13 @@ FROM invoice
 WHERE series = :series AND year = :year AND number = :number;
 
 -- name: lock_invoice^
--- Lock one invoice of one customer.
+-- Lock one invoice of one customer; what refers to it need not wait.
 SELECT customer_id, invoice_id, boundary_at, series, year, number, status, currency, total, paid,
     issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess, subtotal,
     discount, tax
 FROM invoice
 WHERE customer_id = :customer_id AND invoice_id = :invoice_id
-FOR UPDATE;
+FOR NO KEY UPDATE;
 
 -- name: page_open
 -- The next open invoices in the order of customer and id.
@@ -188,7 +188,7 @@ SELECT customer_id, invoice_id, boundary_at, series, year, number, status, curre
 FROM invoice
 WHERE customer_id = ANY(:customer_ids::uuid[]) AND invoice_id = ANY(:invoice_ids::uuid[])
 ORDER BY customer_id, invoice_id
-FOR UPDATE;
+FOR NO KEY UPDATE;
 
 -- name: save_settled!
 -- Store how an invoice stands and what settles it.
@@ -279,9 +279,19 @@ GROUP BY c.customer_id, c.credit_note_id, l.kind, l.currency, l.tax_category, l.
 ORDER BY c.customer_id, c.credit_note_id, l.kind;
 
 -- name: list_discounts
--- What was taken off the lines of these customers, but for lines that copy the share of another.
-SELECT invoice_id, line_number, discount FROM invoice_line
-WHERE customer_id = ANY(:customer_ids::uuid[]) AND discount <> 0 AND origin_invoice_id IS NULL;
+-- The discount of lines of these customers, and what corrections took back of it.
+SELECT l.invoice_id, l.line_number, l.discount, COALESCE(c.discount, 0)::bigint AS corrected
+FROM invoice_line AS l
+LEFT JOIN (
+    SELECT c.customer_id, c.invoice_id, c.invoice_line, sum(c.discount) AS discount
+    FROM credit_note_line AS c
+    JOIN credit_note AS n
+        ON n.customer_id = c.customer_id AND n.credit_note_id = c.credit_note_id
+    WHERE c.customer_id = ANY(:customer_ids::uuid[]) AND n.kind = 'correction'
+    GROUP BY c.customer_id, c.invoice_id, c.invoice_line
+) AS c ON c.customer_id = l.customer_id AND c.invoice_id = l.invoice_id
+    AND c.invoice_line = l.line_number
+WHERE l.customer_id = ANY(:customer_ids::uuid[]) AND l.discount <> 0;
 
 -- name: list_creditable
 -- What is left to credit of each line, the newest invoice first: less credit notes, and less what
@@ -317,10 +327,25 @@ WHERE l.customer_id = ANY(:customer_ids::uuid[])
 ORDER BY l.customer_id, i.finalized_at DESC, i.boundary_at DESC, l.line_number;
 
 -- name: has_fees_from$
--- Whether a customer was billed a fee for a period that begins at an instant or later.
+-- Whether a fee of a customer's period that begins at an instant or later is billed, corrections
+-- taken off: what is void to be billed again is not.
 SELECT EXISTS (
-    SELECT FROM invoice_line
-    WHERE customer_id = :customer_id AND kind = 'fixed' AND period_start >= :start_at);
+    SELECT FROM (
+        SELECT item_id, period_start, amount
+        FROM invoice_line
+        WHERE customer_id = :customer_id AND kind = 'fixed' AND period_start >= :start_at
+        UNION ALL
+        SELECT l.item_id, l.period_start, -c.amount
+        FROM credit_note_line AS c
+        JOIN credit_note AS n
+            ON n.customer_id = c.customer_id AND n.credit_note_id = c.credit_note_id
+        JOIN invoice_line AS l ON l.customer_id = c.customer_id AND l.invoice_id = c.invoice_id
+            AND l.line_number = c.invoice_line
+        WHERE c.customer_id = :customer_id AND n.kind = 'correction' AND l.kind = 'fixed'
+            AND l.period_start >= :start_at
+    ) AS every
+    GROUP BY item_id, period_start
+    HAVING sum(amount) > 0);
 
 -- name: copy_credit_notes
 -- Load numbered credit notes in bulk.
@@ -359,21 +384,44 @@ WHERE customer_id = :customer_id AND credit_note_id = :credit_note_id
 ORDER BY line_number;
 
 -- name: count_lines_since
--- How many lines each subscription of these customers got on invoices since an instant.
-SELECT l.customer_id, l.subscription_id, count(*) AS lines
-FROM invoice AS i
-JOIN invoice_line AS l ON l.customer_id = i.customer_id AND l.invoice_id = i.invoice_id
-WHERE i.customer_id = ANY(:customer_ids::uuid[]) AND i.finalized_at >= :since
-GROUP BY l.customer_id, l.subscription_id;
+-- How many lines that amend others each subscription of these customers got since an instant, on
+-- invoices and on the credit notes of runs: what a person credits or voids is no circle.
+SELECT customer_id, subscription_id, count(*) AS lines
+FROM (
+    SELECT l.customer_id, l.subscription_id
+    FROM invoice AS i
+    JOIN invoice_line AS l ON l.customer_id = i.customer_id AND l.invoice_id = i.invoice_id
+    WHERE i.customer_id = ANY(:customer_ids::uuid[]) AND i.finalized_at >= :since
+        AND l.reason <> ALL(:fresh::text[])
+    UNION ALL
+    SELECT l.customer_id, l.subscription_id
+    FROM credit_note AS n
+    JOIN credit_note_line AS c
+        ON c.customer_id = n.customer_id AND c.credit_note_id = n.credit_note_id
+    JOIN invoice_line AS l ON l.customer_id = c.customer_id AND l.invoice_id = c.invoice_id
+        AND l.line_number = c.invoice_line
+    WHERE n.customer_id = ANY(:customer_ids::uuid[]) AND n.finalized_at >= :since
+        AND n.kind = 'correction' AND n.reason LIKE 'credit: %%'
+) AS amended
+GROUP BY customer_id, subscription_id;
 
 -- name: park
--- Note why a customer is left out; who is parked already keeps the day. Return who is new.
-INSERT INTO billing_park AS p (customer_id, code, reason, parked_at)
-SELECT n.customer_id, n.code, n.reason, :parked_at::timestamptz
-FROM unnest(:customer_ids::uuid[], :codes::text[], :reasons::text[])
-    AS n (customer_id, code, reason)
-ON CONFLICT (customer_id) DO UPDATE SET code = excluded.code, reason = excluded.reason
-RETURNING p.customer_id, p.parked_at = :parked_at::timestamptz AS is_new;
+-- Note why a customer is left out; who is parked already keeps the day. Return whose reason is of
+-- another code than before, or who was not parked.
+WITH known AS (
+    SELECT customer_id, code FROM billing_park WHERE customer_id = ANY(:customer_ids::uuid[])
+), parked AS (
+    INSERT INTO billing_park AS p (customer_id, code, reason, parked_at)
+    SELECT n.customer_id, n.code, n.reason, :parked_at::timestamptz
+    FROM unnest(:customer_ids::uuid[], :codes::text[], :reasons::text[])
+        AS n (customer_id, code, reason)
+    ON CONFLICT (customer_id) DO UPDATE SET code = excluded.code, reason = excluded.reason
+    RETURNING p.customer_id, p.code
+)
+SELECT p.customer_id
+FROM parked AS p
+LEFT JOIN known AS k ON k.customer_id = p.customer_id
+WHERE k.code IS DISTINCT FROM p.code;
 
 -- name: unpark
 -- Take customers off the list whose reason is gone; return who was on it.
@@ -485,3 +533,42 @@ FROM (
 WHERE (:after_at::timestamptz IS NULL OR (at, entry_id) > (:after_at, :after_id::uuid))
 ORDER BY at, entry_id
 LIMIT :limit;
+
+-- name: list_past_lines
+-- What documents billed of each charge and took back, in the order in which they were written. A
+-- run's own notes say that they are a credit; any other was written by hand.
+SELECT customer_id, at, boundary_at, item_id, period_start, kind, dimensions, quantity, reason,
+    by_hand
+FROM (
+    SELECT l.customer_id, i.finalized_at AS at, i.boundary_at, l.item_id, l.period_start, l.kind,
+        l.dimensions, l.quantity, l.reason, false AS by_hand
+    FROM invoice_line AS l
+    JOIN invoice AS i ON i.customer_id = l.customer_id AND i.invoice_id = l.invoice_id
+    WHERE l.customer_id = ANY(:customer_ids::uuid[])
+    UNION ALL
+    SELECT n.customer_id, n.finalized_at, NULL, l.item_id, l.period_start, l.kind, l.dimensions,
+        -c.quantity, n.reason, n.kind = 'concession' OR n.reason NOT LIKE 'credit: %%'
+    FROM credit_note AS n
+    JOIN credit_note_line AS c ON c.customer_id = n.customer_id
+        AND c.credit_note_id = n.credit_note_id
+    JOIN invoice_line AS l ON l.customer_id = c.customer_id AND l.invoice_id = c.invoice_id
+        AND l.line_number = c.invoice_line
+    WHERE n.customer_id = ANY(:customer_ids::uuid[])
+) AS document
+ORDER BY customer_id, at, boundary_at;
+
+-- name: sum_documents
+-- What the documents of a time bill each customer: invoices by their boundary, less corrections.
+SELECT customer_id, sum(net)::bigint AS net, sum(tax)::bigint AS tax
+FROM (
+    SELECT customer_id, total - tax AS net, tax
+    FROM invoice
+    WHERE customer_id = ANY(:customer_ids::uuid[]) AND boundary_at >= :since
+        AND boundary_at < :until
+    UNION ALL
+    SELECT customer_id, tax - total, -tax
+    FROM credit_note
+    WHERE customer_id = ANY(:customer_ids::uuid[]) AND kind = 'correction'
+        AND finalized_at >= :since AND finalized_at < :until
+) AS document
+GROUP BY customer_id;

@@ -1,7 +1,6 @@
 """Redeem a coupon: from which of a customer's periods it counts is what is billed already."""
 
 from datetime import datetime
-from typing import Final
 from uuid import UUID
 
 from convergio.billing import errors, store
@@ -9,25 +8,28 @@ from convergio.catalog import actions as catalog
 from convergio.discounts import actions as discounts
 from convergio.discounts.model import Redemption
 from convergio.infra.db import Tx
+from convergio.kernel.errors import NotFound
 from convergio.kernel.periods import Calendar, Interval
-from convergio.subscriptions import actions as subscriptions
-from convergio.subscriptions.model import Status, Subscription
+from convergio.subscriptions import changes
+from convergio.subscriptions.actions import CanPay
+from convergio.subscriptions.model import Subscription
 
-_ENDED: Final = Status.CANCELED
 
-
-def redeem(tx: Tx, *, customer_id: UUID, code: str, now: datetime) -> Redemption:
-    """Redeem a code for a customer, from the first period whose fee is not billed yet.
+def redeem(
+    tx: Tx, *, customer_id: UUID, code: str, now: datetime, can_pay: CanPay | None = None
+) -> Redemption:
+    """Redeem a code for a customer, from the present period, or the next where its fee is billed.
 
     Periods are numbered by the interval of the plan's fee, from the subscription's own anchor.
-    Locks: the subscription, then the coupon. Emits: coupon.redeemed. Raises: Conflict without a
-    subscription, and, always the same, for a code that does not work.
+    What was due by now is carried out first, so that it is the plan of now; `can_pay` decides a
+    trial that is over. Locks: the subscription, then the coupon. Emits: coupon.redeemed, and what
+    is due. Raises: Conflict without a subscription, and, always the same, for a code that does not
+    work.
     """
-    subscriptions.open_periods(tx, [customer_id], until=now)
-    every = subscriptions.history(tx, customer_id)
-    live = next((one for one in every if one.status != _ENDED), None)
-    if live is None:
-        raise errors.no_subscription()
+    try:
+        live = changes.up_to_date(tx, customer_id, now=now, can_pay=can_pay)
+    except NotFound as error:
+        raise errors.no_subscription() from error
     calendar = Calendar(live.anchor_at, live.time_zone, _interval(tx, live))
     first = max(0, calendar.number_at(now))
     if store.has_fees_from(tx, customer_id, calendar.boundary(first)):
@@ -45,9 +47,12 @@ def redeem(tx: Tx, *, customer_id: UUID, code: str, now: datetime) -> Redemption
 
 
 def _interval(tx: Tx, live: Subscription) -> Interval:
-    """Return the interval of the plan's first fee; of its first price where it has no fee."""
+    """Return the interval of the plan's first fee; of its first price where it has no fee.
+
+    What is asked once is no fee of any period.
+    """
     found = catalog.current(tx)
     plan = found.plans.get(live.plan_key) or found.archived.get(live.plan_key)
     prices = () if plan is None else plan.prices
-    fees = [price.interval for price in prices if price.meter_key is None]
+    fees = [price.interval for price in prices if price.meter_key is None and not price.once]
     return next(iter([*fees, *(price.interval for price in prices)]), Interval.MONTH)

@@ -19,7 +19,6 @@ import msgspec
 
 from convergio.billing import errors
 from convergio.billing.bearing import earned_by
-from convergio.billing.gathering import is_small
 from convergio.billing.model import (
     Billed,
     Buyer,
@@ -35,7 +34,7 @@ from convergio.billing.model import (
 )
 from convergio.billing.owing import NOTHING, Prices, Usage, nothing, owed
 from convergio.customers.model import Customer, Personal
-from convergio.kernel.errors import ConvergioError, Difference, require
+from convergio.kernel.errors import ConvergioError, Fault, require
 from convergio.kernel.money import Money
 from convergio.kernel.periods import day_in, instant_text
 from convergio.ledger.model import Account
@@ -47,7 +46,10 @@ _AMOUNT_MAX: Final = 2**62  # far from the end of a bigint, so that no sum of li
 _PERSONAL: Final = tuple(one.name for one in fields(Personal))
 FEE: Final = "fee"
 USAGE: Final = "usage"
+FRESH: Final = frozenset({FEE, USAGE})
 LINES_A_DAY_MAX: Final = 500
+# What a contradiction in one customer's facts may raise; anything else is not of one customer.
+BROKEN: Final = (ConvergioError, ArithmeticError, LookupError, ValueError)
 OWING: Final = frozenset({Status.OPEN, Status.UNCOLLECTIBLE})
 ACCOUNTS: Final = {Kind.FIXED: Account.DEFERRED_REVENUE, Kind.USAGE: Account.USAGE_REVENUE}
 
@@ -68,9 +70,9 @@ def settle(
     instant; any other difference of a boundary that is already invoiced waits for the customer's
     next one, and goes on a final invoice when none can come any more.
     """
-    stray = [key for key in billed if _is_stray(view, key, charges, closed=closed)]
-    if stray:
-        return [], [_stray(view, stray[0], billed[stray[0]])]
+    strays = [key for key in billed if is_stray(view, key, charges, closed=closed)]
+    if strays:
+        return [], [stray(view, strays[0], billed[strays[0]])]
     due: dict[datetime, list[Line]] = {}
     late: list[Line] = []
     waits = False
@@ -110,13 +112,13 @@ def _compared(
     """Yield every charge, and one of zero for what is billed and no longer owed."""
     yield from charges.values()
     for key, known in billed.items():
-        if known.amount and key not in charges and not _is_to_come(view, key, closed=closed):
+        if known.amount and key not in charges and not is_to_come(view, key, known, closed=closed):
             gone = nothing(view, prices, key, period_end=known.period_end)
             if gone is not None:
                 yield gone
 
 
-def _is_to_come(view: BillingView, key: ChargeKey, *, closed: datetime) -> bool:
+def is_to_come(view: BillingView, key: ChargeKey, known: Billed, *, closed: datetime) -> bool:
     """Say whether a key that is not owed yet was billed by a run that reached further."""
     if key.period_start > closed:
         return True
@@ -126,10 +128,12 @@ def _is_to_come(view: BillingView, key: ChargeKey, *, closed: datetime) -> bool:
     began = max(item.active_from, key.period_start)
     if key.kind == Kind.FIXED:
         return began > closed
-    return item.active_until is None or item.active_until > began
+    if item.active_until is None:
+        return known.period_end > closed
+    return item.active_until > began
 
 
-def _is_stray(
+def is_stray(
     view: BillingView, key: ChargeKey, charges: Mapping[ChargeKey, Charge], *, closed: datetime
 ) -> bool:
     """Say whether a line names what the customer never had; no later line can mend that."""
@@ -138,7 +142,8 @@ def _is_stray(
     return not any(i.item_id == key.item_id for one in view.agreements for i in one.items)
 
 
-def _stray(view: BillingView, key: ChargeKey, known: Billed) -> Problem:
+def stray(view: BillingView, key: ChargeKey, known: Billed) -> Problem:
+    """Tell of a line of what the customer never had."""
     reason = (
         f"{key.kind} of item {key.item_id} from {instant_text(key.period_start)}:"
         f" {known.amount} is billed, in minor units, and there is no such item"
@@ -168,7 +173,7 @@ def _line(charge: Charge) -> Line:
     detail = f'{{"steps":{charge.steps}}}'
     return Line(
         charge.subscription_id, charge.key, charge.period_end, charge.price_id, reason,
-        charge.name, charge.quantity, charge.amount, detail,
+        charge.name, charge.quantity, charge.amount, detail, due_at=charge.due_at,
     )  # fmt: skip
 
 
@@ -190,6 +195,7 @@ def _amendment(charge: Charge, known: Billed | None) -> Line:
     return Line(
         charge.subscription_id, charge.key, charge.period_end, charge.price_id, reason,
         f"{charge.name}: {reason}", quantity, difference, f'{{"steps":{charge.steps},{sums}}}',
+        due_at=charge.due_at,
     )  # fmt: skip
 
 
@@ -239,8 +245,15 @@ def bill(
             closed=closed,
             waiting=waiting,
         )
-    except ConvergioError as error:
-        return [], [Problem(view.customer_id, error.code, str(error))]
+    except BROKEN as error:
+        return [], [broken(view.customer_id, error)]
+
+
+def broken(customer_id: UUID, error: Exception) -> Problem:
+    """Say why nothing can be decided for a customer; an unforeseen error is told by its name."""
+    if isinstance(error, ConvergioError):
+        return Problem(customer_id, error.code, str(error))
+    return Problem(customer_id, Fault.code, f"{type(error).__name__} while deciding")
 
 
 def revenue(draft: Draft) -> dict[Account, Money]:
@@ -263,18 +276,19 @@ def revenue(draft: Draft) -> dict[Account, Money]:
 
 def is_fresh(draft: Draft) -> bool:
     """Say whether a draft only bills what became due; nothing in it amends what was billed."""
-    return all(line.reason in {FEE, USAGE} for line in draft.lines)
+    return all(line.reason in FRESH for line in draft.lines)
 
 
 def too_many(drafts: Iterable[Draft], counts: Mapping[tuple[UUID, UUID], int]) -> list[Problem]:
     """Return who would get more lines in a day than any real change makes: something goes round.
 
-    Only amendments count: catching up on years of periods is no circle.
+    Only amendments count, of invoices and credit notes: catching up on years of periods is no
+    circle. `counts` is how many each subscription got within a day before.
     """
     sums: dict[tuple[UUID, UUID], int] = {}
     for draft in drafts:
         for line in draft.lines:
-            if line.reason not in {FEE, USAGE}:
+            if line.reason not in FRESH:
                 key = draft.customer_id, line.subscription_id
                 sums[key] = sums.get(key, counts.get(key, 0)) + 1
     out = {key[0]: count for key, count in sums.items() if count > LINES_A_DAY_MAX}
@@ -353,82 +367,13 @@ def parse_number(text: str) -> tuple[str, int, int]:
     return found[1], int(found[2]), int(found[3])
 
 
-def buyer_text(account: Customer, personal: Personal) -> str:
+def buyer_text(account: Customer, personal: Personal, *, by_transfer: bool = False) -> str:
     """Return the snapshot of a buyer as JSON, to be sealed with the invoice."""
     buyer = Buyer(
         key=account.customer_key,
         locale=account.locale,
         country=account.country,
+        by_transfer=by_transfer,
         **{name: getattr(personal, name) for name in _PERSONAL},
     )
     return msgspec.json.encode(buyer).decode()
-
-
-def _unclosed(view: BillingView) -> BillingView:
-    """Return a customer with what was asked once before a floor, which a run leaves out."""
-    once = any(i.active_from == i.active_until for one in view.agreements for i in one.items)
-    return replace(view, floors={}) if once and view.floors else view
-
-
-def audit(
-    view: BillingView,
-    prices: Prices,
-    usage: Usage,
-    billed: Mapping[ChargeKey, Billed],
-    *,
-    closed: datetime,
-    begun: datetime | None,
-    drawn: Usage = NOTHING,
-) -> list[Difference]:
-    """Tell of lines that nothing explains, and which fees a run that had `begun` did not find.
-
-    A fee may be missing when its subscription or item was made later than that run; late usage, a
-    credit that nets on an invoice, and what a correction of an invoice made to be billed again may
-    be missing until the customer's next boundary.
-    """
-    where = f"billing of customer {view.customer_id}"
-    try:
-        charges = owed(_unclosed(view), prices, usage, closed=closed, drawn=drawn)
-    except ConvergioError as error:
-        return [Difference(where, "owed can be computed", str(error))]
-    found = [
-        Difference(where, "lines of what the customer has", _stray(view, key, known).reason)
-        for key, known in billed.items()
-        if known.amount and _is_stray(view, key, charges, closed=closed)
-    ]
-    found += [
-        Difference(
-            where=f"closed period of item {key.item_id} of customer {view.customer_id}",
-            expected=f"{charge.amount.minor} billed from {instant_text(key.period_start)}",
-            found=str(billed[key].amount if key in billed else 0),
-        )
-        for key, charge in charges.items()
-        if charge.subscription_id in view.floors
-        and key.period_start < view.floors[charge.subscription_id]
-        and charge.amount.minor > (billed[key].amount if key in billed else 0)
-    ]
-    there = {
-        one.subscription.subscription_id
-        for one in view.agreements
-        if begun is not None and one.subscription.created_at <= begun
-    }
-    lacking = [
-        (key, charge, billed[key].amount if key in billed else 0)
-        for key, charge in charges.items()
-        if key.kind == Kind.FIXED
-        and charge.subscription_id in there
-        and (begun is None or charge.due_at == key.period_start or charge.due_at <= begun)
-        and charge.amount.minor > 0
-        and key not in billed
-    ]
-    minor = sum(charge.amount.minor - known for _, charge, known in lacking)
-    if lacking and is_small(Money(minor, lacking[0][1].amount.currency), prices.minimums):
-        return found  # it waits for the next invoice
-    return found + [
-        Difference(
-            where=f"fee of item {key.item_id} of customer {view.customer_id}",
-            expected=f"{charge.amount.minor} billed from {instant_text(key.period_start)}",
-            found=str(known),
-        )
-        for key, charge, known in lacking
-    ]

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Final
 from uuid import UUID
 
-from convergio.billing import buying, issuing, owing, settling, store
+from convergio.billing import buying, issuing, owing, rules, settling, store
 from convergio.billing.model import CreditDraft, Draft, Problem
 from convergio.billing.reporting import Done, Order, Page, Report
 from convergio.crypto.actions import Keyring
@@ -33,7 +33,7 @@ PAGE_CUSTOMERS: Final = 1_000
 PAGES_A_WORKER_MIN: Final = 3  # fewer are done before another process has started
 GRACE: Final = timedelta(hours=1)
 PAGES_KEPT: Final = timedelta(days=7)
-_TRIES_MAX: Final = 5
+BROKEN_A_PAGE_MAX: Final = 20
 _NOBODY: Final = UUID(int=0)
 
 Progress = Callable[[int], None]
@@ -45,12 +45,21 @@ class _Undone(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """What one page came to."""
+    """What one page, or a part of it, came to."""
 
-    views: Sequence[BillingView]
+    customers: int
     drafts: Sequence[Draft]
     notes: Sequence[CreditDraft]
     problems: Sequence[Problem]
+
+    def with_(self, other: "_Batch") -> "_Batch":
+        """Return both as one."""
+        return _Batch(
+            self.customers + other.customers,
+            [*self.drafts, *other.drafts],
+            [*self.notes, *other.notes],
+            [*self.problems, *other.problems],
+        )
 
 
 class _Biller:
@@ -72,22 +81,31 @@ class _Biller:
         self._prices = owing.Prices()
 
     def __call__(self, page: Page) -> Done:
-        """Bill one page, again where a lock or a deadlock undid it. Raises: Unavailable."""
-        done = Done(busy=True)
-        for tries_left in reversed(range(_TRIES_MAX)):
-            try:
-                with suppress(_Undone), self._database.transaction() as tx:
-                    done = self._claimed(tx, page)
-                    if self._order.dry_run:
-                        raise _Undone
-            except Unavailable as error:
-                if error.code != "contended" or not tries_left:
-                    raise
-            else:
-                break
-        return done
+        """Bill one page, again where a lock or a deadlock undid it. Raises: Unavailable.
 
-    def _claimed(self, tx: Tx, page: Page) -> Done:
+        Where something breaks it is billed again in parts, until whom it breaks for is found and
+        parked: one customer's facts stop nobody else's invoice.
+        """
+        try:
+            return self._insisted(page, self._bill)
+        except Unavailable:
+            raise
+        except Exception:  # noqa: BLE001 - what broke is raised again unless it is of a customer
+            return self._insisted(page, self._bill_apart)
+
+    def _insisted(self, page: Page, bill: Callable[[Tx, Sequence[UUID]], _Batch]) -> Done:
+        done: list[Done] = []
+
+        def work(tx: Tx) -> None:
+            done[:] = [self._claimed(tx, page, bill)]
+            if self._order.dry_run:
+                raise _Undone
+
+        with suppress(_Undone):
+            self._database.insist(work)
+        return done[0]
+
+    def _claimed(self, tx: Tx, page: Page, bill: Callable[[Tx, Sequence[UUID]], _Batch]) -> Done:
         """Bill a page unless someone is at it, or began it after this run did and is done."""
         if page.again:
             store.lock_page(tx, page.first)
@@ -98,22 +116,54 @@ class _Biller:
         if known is not None:
             ours = known.run_id == self._order.run_id
             return Done(known.customers, Report(elsewhere=0 if ours else known.customers))
-        batch = self._bill(tx, page)
+        batch = bill(tx, subscriptions.customers_in(tx, first=page.first, until=page.until))
         report = Report()
-        report.add(batch.drafts, batch.problems, customers=len(batch.views), notes=batch.notes)
+        report.add(batch.drafts, batch.problems, customers=batch.customers, notes=batch.notes)
         if not self._order.dry_run:
             store.insert_page(tx, page, self._order, turn=turn, report=report)
-        return Done(len(batch.views), report)
+        return Done(batch.customers, report)
 
-    def _bill(self, tx: Tx, page: Page) -> _Batch:
-        """Read a page in bulk, decide without the database, write it in bulk."""
+    def _bill_apart(self, tx: Tx, customer_ids: Sequence[UUID]) -> _Batch:
+        """Bill customers in halves, each in a savepoint, and park those who cannot be billed alone.
+
+        Raises: what broke, where it breaks for so many that it is no customer's own.
+        """
+        batch, parts = _Batch(0, [], [], []), [customer_ids] if customer_ids else []
+        broken = 0
+        while parts:
+            some = parts.pop()
+            try:
+                with tx.savepoint():
+                    batch = batch.with_(self._bill(tx, some))
+            except Unavailable:
+                raise
+            except Exception as error:
+                if len(some) > 1:
+                    half = len(some) // 2
+                    parts += [some[half:], some[:half]]
+                    continue
+                broken += 1
+                if broken > BROKEN_A_PAGE_MAX:
+                    raise
+                problems = [rules.broken(some[0], error)]
+                _park(tx, [], problems, now=self._by.as_of)
+                batch = batch.with_(_Batch(1, [], [], problems))
+        return batch
+
+    def _bill(self, tx: Tx, customer_ids: Sequence[UUID]) -> _Batch:
+        """Read customers in bulk, decide without the database, write in bulk."""
         by, closed = self._by, self._order.closed
-        customer_ids = subscriptions.customers_in(tx, first=page.first, until=page.until)
         views = subscriptions.for_customers(
             tx, customer_ids, until=closed, now=by.as_of, can_pay=self._can_pay
         )
         found = settling.settled(
-            tx, views, self._prices, closed=closed, day=by.as_of, keyring=by.keyring
+            tx,
+            views,
+            self._prices,
+            closed=closed,
+            day=by.as_of,
+            time_zone=by.seller.time_zone,
+            keyring=by.keyring,
         )
         wanted = {d.customer_id for d in found.drafts} | {n.customer_id for n in found.notes}
         buyers, unreadable = buying.buyers_of(tx, by.keyring, wanted)
@@ -126,7 +176,7 @@ class _Biller:
         subscriptions.close(tx, [view for view in views if view.customer_id not in out])
         if drafts or notes:
             issuing.issue(tx, by, drafts, notes, buyers)
-        return _Batch(views, drafts, notes, problems)
+        return _Batch(len(views), drafts, notes, problems)
 
 
 def run(

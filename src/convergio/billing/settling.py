@@ -9,13 +9,13 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from convergio.billing import charging, gathering, owing, rules, store
+from convergio.billing import charging, owing, rules, store
 from convergio.billing.model import CreditDraft, Draft, Problem
 from convergio.catalog import actions as catalog
 from convergio.catalog.model import Meter
 from convergio.crypto.actions import Keyring
 from convergio.infra.db import Tx
-from convergio.kernel.periods import Period
+from convergio.kernel.periods import Period, day_in
 from convergio.metering import actions as metering
 from convergio.metering import slicing
 from convergio.metering.model import Slice
@@ -44,6 +44,7 @@ def settled(
     *,
     closed: datetime,
     day: datetime,
+    time_zone: str = "UTC",
     keyring: Keyring | None = None,
 ) -> Settled:
     """Return what owed - billed comes to, in the order of the customers, discounts and tax in it.
@@ -70,24 +71,17 @@ def settled(
             waiting=waiting,
             drawn=drawn,
         )
-        if prices.minimums and some:
-            some, waits = gathering.gathered(some, prices.minimums, is_final=not view.is_live)
-            waiting.update({view.customer_id} if waits else ())
         drafts += some
         problems += wrong
-    found = charging.charged(tx, views, drafts, prices, keyring=keyring)
-    drafts, notes = found.drafts, found.notes
-    problems += found.problems
-    amended = sorted(
-        {d.customer_id for d in drafts if not rules.is_fresh(d)} | {n.customer_id for n in notes}
-    )
+    amended = sorted({one.customer_id for one in drafts if not rules.is_fresh(one)})
     if amended:
         counts = store.count_lines_since(tx, amended, since=day - _DAY)
-        problems += rules.too_many(drafts, counts)
-        out = {one.customer_id for one in problems}
+        going_round = rules.too_many(drafts, counts)
+        out = {one.customer_id for one in going_round}
         drafts = [one for one in drafts if one.customer_id not in out]
-        notes = [one for one in notes if one.customer_id not in out]
-    return Settled(drafts, notes, problems, waiting)
+        problems += going_round
+    found = charging.charged(tx, views, drafts, prices, day=day_in(day, time_zone), keyring=keyring)
+    return Settled(found.drafts, found.notes, problems + found.problems, waiting | found.waiting)
 
 
 def usage_of(

@@ -1,7 +1,6 @@
 """The queries of billing: one function each."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -20,38 +19,25 @@ from convergio.billing.model import (
     CreditKind,
     CreditNote,
     CreditNoteLine,
+    DocumentRow,
     Draft,
     Invoice,
     InvoiceLine,
     Kind,
     Numbers,
     ParkedRow,
+    PastLine,
     Problem,
     RunRow,
     Status,
     Terms,
 )
 from convergio.billing.reporting import Order, Page, PageRow, Report
+from convergio.billing.rules import FRESH
 from convergio.infra import sql
 from convergio.infra.db import Tx
 
 QUERIES: Final = sql.load(Path(__file__).with_name("queries.sql"))
-
-
-@dataclass(frozen=True, slots=True)
-class DocumentRow:
-    """An invoice or credit note in a customer's history; `status` is a note's kind."""
-
-    at: datetime
-    entry_id: UUID
-    what: str
-    series: str
-    year: int
-    number: int
-    status: str
-    currency: str
-    total: int
-    invoice_id: UUID
 
 
 # The types of what is loaded in bulk, in the order of its columns; the bytea of a line is jsonb.
@@ -339,10 +325,10 @@ def list_reversed(tx: Tx, customer_ids: Sequence[UUID]) -> list[RevenueRow]:
     return [RevenueRow(*(*row[:2], _KINDS[row[2]], *row[3:])) for row in rows]
 
 
-def list_discounts(tx: Tx, customer_ids: Sequence[UUID]) -> dict[tuple[UUID, int], int]:
-    """Return by invoice and line what was taken off it."""
+def list_discounts(tx: Tx, customer_ids: Sequence[UUID]) -> list[tuple[UUID, int, int, int]]:
+    """Return invoice, line, its discount, and what corrections took back of that."""
     rows = tx.tuples(QUERIES["list_discounts"], customer_ids=list(customer_ids))
-    return {(invoice_id, line): discount for invoice_id, line, discount in rows}
+    return [(row[0], row[1], row[2], row[3]) for row in rows]
 
 
 def list_creditable(
@@ -427,13 +413,14 @@ def list_credit_note_lines(tx: Tx, customer_id: UUID, credit_note_id: UUID) -> l
 def count_lines_since(
     tx: Tx, customer_ids: Sequence[UUID], *, since: datetime
 ) -> dict[tuple[UUID, UUID], int]:
-    """Return by customer and subscription how many lines came since an instant."""
-    rows = tx.tuples(QUERIES["count_lines_since"], customer_ids=list(customer_ids), since=since)
+    """Return by customer and subscription how many lines amended others since an instant."""
+    query, fresh = QUERIES["count_lines_since"], list(FRESH)
+    rows = tx.tuples(query, customer_ids=list(customer_ids), since=since, fresh=fresh)
     return {(customer_id, subscription_id): count for customer_id, subscription_id, count in rows}
 
 
 def park(tx: Tx, problems: Sequence[Problem], *, parked_at: datetime) -> list[UUID]:
-    """Note why customers are left out; return who was not before."""
+    """Note why customers are left out; return who was not before, or for another reason."""
     rows = tx.tuples(
         QUERIES["park"],
         customer_ids=[one.customer_id for one in problems],
@@ -441,7 +428,7 @@ def park(tx: Tx, problems: Sequence[Problem], *, parked_at: datetime) -> list[UU
         reasons=[one.reason for one in problems],
         parked_at=parked_at,
     )
-    return [customer_id for customer_id, is_new in rows if is_new]
+    return [row[0] for row in rows]
 
 
 def unpark(tx: Tx, customer_ids: Sequence[UUID]) -> list[UUID]:
@@ -474,12 +461,9 @@ def _note(row: tuple[Any, ...]) -> CreditNote:
 def save_terms(tx: Tx, customer_id: UUID, terms: Terms, *, now: datetime) -> None:
     """Agree on how a customer pays."""
     tx.run(
-        QUERIES["save_terms"],
-        customer_id=customer_id,
-        collection=terms.collection,
-        net_days=terms.net_days,
-        updated_at=now,
-    )
+        QUERIES["save_terms"], customer_id=customer_id, collection=terms.collection,
+        net_days=terms.net_days, updated_at=now,
+    )  # fmt: skip
 
 
 def list_terms(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, Terms]:
@@ -497,3 +481,19 @@ def page_documents(
         QUERIES["page_documents"], DocumentRow,
         customer_id=customer_id, after_at=at, after_id=entry_id, limit=limit,
     )  # fmt: skip
+
+
+def list_past_lines(tx: Tx, customer_ids: Sequence[UUID]) -> list[PastLine]:
+    """Return what was billed of charges, and when, in the order of the documents."""
+    rows = tx.tuples(QUERIES["list_past_lines"], customer_ids=list(customer_ids))
+    return [PastLine(*row) for row in rows]
+
+
+def sum_documents(
+    tx: Tx, customer_ids: Sequence[UUID], *, since: datetime, until: datetime
+) -> dict[UUID, tuple[int, int]]:
+    """Return what documents of a time bill each customer, without the tax, and the tax."""
+    rows = tx.tuples(
+        QUERIES["sum_documents"], customer_ids=list(customer_ids), since=since, until=until
+    )
+    return {customer_id: (net, tax) for customer_id, net, tax in rows}

@@ -19,6 +19,7 @@ from convergio.billing.model import InvoiceLine
 from convergio.kernel.money import Money
 from convergio.kernel.periods import Period, zone
 from convergio.rating.taxing import EUROPEAN_UNION, REASONS, Treatment
+from convergio.taxes.model import Exchange
 
 Language = Literal["en", "it"]
 
@@ -46,6 +47,9 @@ WORDS: Final[Mapping[Language, Mapping[str, str]]] = {
         "tax": "VAT",
         "tax_elsewhere": "Tax",
         "tax_inside": "{tax} included",
+        "tax_in": "{tax} in {currency}",
+        "rate_of": "{rates} ({source}, {day})",
+        "by_card": "Charged to your payment method on file",
         "total": "Total",
         "total_credited": "Total credited",
         "applied": "Taken off the invoice",
@@ -97,6 +101,9 @@ WORDS: Final[Mapping[Language, Mapping[str, str]]] = {
         "tax": "IVA",
         "tax_elsewhere": "Imposta",
         "tax_inside": "di cui {tax}",
+        "tax_in": "{tax} in {currency}",
+        "rate_of": "{rates} ({source}, {day})",
+        "by_card": "Addebito sul metodo di pagamento registrato",
         "total": "Totale",
         "total_credited": "Totale accreditato",
         "applied": "Detratto dalla fattura",
@@ -169,6 +176,7 @@ _STEPS_IT: Final = {
 }
 _STEP_PHRASE: Final = re.compile("|".join(map(re.escape, _STEPS_IT)))
 _LOCALES: Final = {"en": Locale("en"), "it": Locale("it")}
+_LETTERS: Final = re.compile(r"(?<=[A-Z]{3})(?=\d)", re.ASCII)
 _LONG_WORD: Final = re.compile(r"\S{31,}")
 _AFTER_SIGN: Final = re.compile(r"(?<=[@./_-])")
 _TICK: Final = timedelta(microseconds=1)
@@ -205,8 +213,12 @@ def sentence(
     if treatment == Treatment.EXPORT and seller_country not in EUROPEAN_UNION:
         key = "export_elsewhere"
     said = _SENTENCES[language][key]
-    own = reason if reason and reason not in REASONS.values() else ""
-    return f"{said} {own}".strip()
+    return f"{said} {own_reason(reason)}".strip()
+
+
+def own_reason(reason: str | None) -> str:
+    """Return the reason that somebody wrote; empty for the one that tax rows have anyway."""
+    return reason if reason and reason not in REASONS.values() else ""
 
 
 def line_name(line: InvoiceLine, language: Language) -> str:
@@ -239,19 +251,38 @@ def country_name(code: str, language: Language) -> str:
 def money(amount: Money, language: Language) -> str:
     """Return an amount with its currency, as the reader writes it."""
     major = Decimal(amount.text())
-    text: str = format_currency(major, amount.currency.upper(), locale=_LOCALES[language])
+    text = _spaced(format_currency(major, amount.currency.upper(), locale=_LOCALES[language]))
     return f"\u2212{text.removeprefix('-')}" if text.startswith("-") else text
 
 
 def price(value: Decimal, currency: str, language: Language) -> str:
     """Return a price with all of its decimals."""
     locale = _LOCALES[language]
-    return format_currency(value, currency.upper(), locale=locale, decimal_quantization=False)
+    text = format_currency(value, currency.upper(), locale=locale, decimal_quantization=False)
+    return _spaced(text)
+
+
+def _spaced(text: str) -> str:
+    """Return an amount whose currency is letters with a space before the digits, as CLDR asks."""
+    return _LETTERS.sub("\u00a0", text)
 
 
 def number(value: Decimal, language: Language) -> str:
     """Return a number with all of its decimals."""
     return format_decimal(value, locale=_LOCALES[language], decimal_quantization=False)
+
+
+def exchange_rate(by: Exchange, currency: str, language: Language) -> str:
+    """Return what was converted at: `1 EUR = 1.1172 USD (ECB, October 30, 2026)`."""
+    rates = {currency: by.foreign_rate, by.currency: by.home_rate}
+    sides = ["1 EUR"]
+    sides += [
+        f"{number(rate.normalize() + 0, language)} {one.upper()}"
+        for one, rate in rates.items()
+        if one != "eur"
+    ]
+    words = WORDS[language]["rate_of"]
+    return words.format(rates=" = ".join(sides), source=by.source, day=day(by.day, language))
 
 
 def percent(rate: Decimal, language: Language) -> str:
@@ -297,7 +328,10 @@ def plain(text: str) -> str:
 
 
 def _breakable(word: str, size: int = 10) -> str:
-    """Return the word with places where a line may end: after a sign, else every few letters."""
+    """Return the word with places where a line may end: after a sign, else every few letters.
+
+    A soft hyphen would look better, and make every other hyphen of the file one when it is copied.
+    """
     parts = _AFTER_SIGN.split(word)
     chunks = (part[at : at + size] for part in parts for at in range(0, len(part), size))
     return "\u200b".join(chunks)

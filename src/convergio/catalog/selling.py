@@ -113,6 +113,8 @@ def _price(
     if line.meter is None and line.quota is not None:
         detail = "a quota limits a meter; name the price's meter or remove the quota"
         raise Invalid(detail, code="quota_without_meter", field=f"{path}.quota")
+    if line.meter is not None and line.quota is not None and line.quota.hard:
+        _check_hard(meters[line.meter], path)
     if line.meter is None and included_per_seat(line.charge):
         detail = "only usage has an included quantity per seat; name a meter or remove it"
         raise Invalid(detail, code="seats_without_meter", field=f"{path}.charge.included_per_seat")
@@ -135,6 +137,14 @@ def _price(
         by=line.by,
         charges=dict(line.charges),
     )
+
+
+def _check_hard(meter: MeterTerms, path: str) -> None:
+    """Refuse a hard limit that nobody could keep: an ask has no value to tell whether it is new."""
+    if meter.aggregation == "unique_count":
+        detail = f"meter '{meter.key}' counts distinct values, so no ask can be held to a limit"
+        mend = "write hard: false, which alerts"
+        raise Invalid(f"{detail}; {mend}", code="unenforceable_quota", field=f"{path}.quota.hard")
 
 
 def _check_dimension(line: PriceLine, path: str, meters: Mapping[str, MeterTerms]) -> None:

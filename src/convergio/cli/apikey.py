@@ -9,12 +9,14 @@ from typing import Annotated, Any, Final
 import typer
 
 from convergio.cli import console
-from convergio.cli.opening import opened
+from convergio.cli.opening import done, opened
 from convergio.customers import actions as customers
 from convergio.identity import actions, rules
-from convergio.identity.model import ApiKey, Scope
+from convergio.identity.model import ApiKey, NewApiKey, Scope
+from convergio.infra.db import Tx
 from convergio.infra.ids import parse_typeid, typeid
 from convergio.kernel.periods import instant_text, parse_instant
+from convergio.wiring import App
 
 EXAMPLE: Final = "convergio apikey create gateway --scope usage:write --scope quota:write"
 _ID_PREFIX: Final = "key"
@@ -40,7 +42,8 @@ def create(
 ) -> None:
     """Create a key and print it, this once."""
     expires_at = None if expires is None else parse_instant(expires, field="expires")
-    with opened() as product, product.database.transaction() as tx:
+
+    def work(product: App, tx: Tx) -> tuple[NewApiKey, datetime]:
         now = product.clock.now()
         made = actions.create(
             tx,
@@ -50,6 +53,9 @@ def create(
             expires_at=expires_at,
             customer_id=None if customer is None else customers.find(tx, customer).customer_id,
         )
+        return made, now
+
+    made, now = done(work)
     if not as_json:
         console.say("Keep this key now: it is not kept here and cannot be shown again.")
     value = {"key": made.secret} | shown(made.api_key, now=now)
@@ -81,9 +87,12 @@ def revoke(
 ) -> None:
     """Revoke a key for ever; servers that hold it forget it within 30 seconds."""
     api_key_id = parse_typeid(_ID_PREFIX, key_id)
-    with opened() as product, product.database.transaction() as tx:
+
+    def work(product: App, tx: Tx) -> dict[str, Any]:
         now = product.clock.now()
-        value = shown(actions.revoke(tx, api_key_id, now=now), now=now)
+        return shown(actions.revoke(tx, api_key_id, now=now), now=now)
+
+    value = done(work)
     console.emit(value, as_json=as_json, text=f"{value['id']}  {value['masked']}  revoked")
 
 

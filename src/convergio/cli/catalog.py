@@ -16,7 +16,7 @@ import typer
 from convergio.catalog import actions, showing
 from convergio.catalog.model import Change, Entry, Price, State
 from convergio.cli import console
-from convergio.cli.opening import opened
+from convergio.cli.opening import done, opened
 from convergio.infra.ids import typeid
 from convergio.infra.strict_yaml import SIZE_MAX_BYTES
 from convergio.kernel.quantity import quantity_text
@@ -44,8 +44,9 @@ def plan(file: File, as_json: console.Json = False) -> None:
 def apply(file: File, as_json: console.Json = False) -> None:
     """Make the catalog what the file says, in one transaction; again, it changes nothing."""
     source = read(file)
-    with opened(example=False) as product, product.database.transaction() as tx:
-        change = actions.apply(tx, source, now=product.clock.now())
+    change = done(
+        lambda product, tx: actions.apply(tx, source, now=product.clock.now()), example=False
+    )
     emit(change, as_json=as_json)
 
 

@@ -6,7 +6,7 @@ import typer
 
 from convergio.billing import redeeming
 from convergio.cli import console
-from convergio.cli.opening import opened
+from convergio.cli.opening import done, opened
 from convergio.customers import actions as customers
 from convergio.discounts import actions, describing
 from convergio.discounts.model import Duration, Terms
@@ -14,6 +14,7 @@ from convergio.infra.ids import parse_typeid
 from convergio.kernel.errors import Invalid
 from convergio.kernel.money import Money, parse_rate
 from convergio.kernel.periods import parse_instant
+from convergio.payments import actions as payments
 
 EXAMPLE: Final = "convergio coupon create WELCOME-20 --percent 20 --duration repeating --periods 3"
 
@@ -46,11 +47,11 @@ def create(
         detail = "write an amount together with its currency"
         raise Invalid(detail, code="percent_or_amount", field="--currency")
     if amount is not None and currency is not None:
-        money = Money.parse(amount, currency.lower())
+        money = Money.parse(amount, currency.lower(), field="--amount")
     terms = Terms(
         code=code,
         name=name or code,
-        percent=None if percent is None else parse_rate(percent),
+        percent=None if percent is None else parse_rate(percent, field="--percent"),
         amount=None if money is None else money.minor,
         currency=None if money is None else money.currency,
         duration=duration,
@@ -61,8 +62,7 @@ def create(
         limit_in_all=limit,
         limit_customer=limit_customer,
     )
-    with opened() as product, product.database.transaction() as tx:
-        coupon = actions.create(tx, terms, now=product.clock.now())
+    coupon = done(lambda product, tx: actions.create(tx, terms, now=product.clock.now()))
     shown = describing.coupon_value(coupon)
     console.emit(shown, as_json=as_json, text=_words(shown))
 
@@ -88,14 +88,16 @@ def list_(
 
 @app.command(epilog="Example: convergio coupon redeem acme WELCOME-20")
 def redeem(customer: KeyOrId, code: Code, as_json: console.Json = False) -> None:
-    """Redeem a code for a customer, from the first period whose fee is not billed yet."""
-    with opened() as product, product.database.transaction() as tx:
-        found = redeeming.redeem(
+    """Redeem a code for a customer, from now on, or from the next period if this one is billed."""
+    found = done(
+        lambda product, tx: redeeming.redeem(
             tx,
             customer_id=customers.find(tx, customer).customer_id,
             code=code,
             now=product.clock.now(),
+            can_pay=payments.payable,
         )
+    )
     shown = describing.redemption_value(found)
     console.emit(shown, as_json=as_json, text=_pinned(shown))
 
@@ -113,8 +115,7 @@ def redeemed(customer: KeyOrId, as_json: console.Json = False) -> None:
 @app.command(epilog="Example: convergio coupon archive WELCOME-20")
 def archive(code: Code, as_json: console.Json = False) -> None:
     """Take a coupon off offer; what was redeemed goes on."""
-    with opened() as product, product.database.transaction() as tx:
-        coupon = actions.archive(tx, code, now=product.clock.now())
+    coupon = done(lambda product, tx: actions.archive(tx, code, now=product.clock.now()))
     shown = describing.coupon_value(coupon)
     console.emit(shown, as_json=as_json, text=f"{code} is off offer")
 

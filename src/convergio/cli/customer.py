@@ -3,16 +3,20 @@
 Personal data are sealed on the way in. `show` opens them, `list` never does.
 """
 
+from contextlib import suppress
+from datetime import datetime
 from typing import Annotated, Final
+from uuid import UUID
 
 import msgspec
 import typer
 
 from convergio.cli import console
-from convergio.cli.opening import opened
+from convergio.cli.opening import done, opened
 from convergio.customers import actions, rules
 from convergio.customers.model import Details
 from convergio.infra.ids import parse_typeid
+from convergio.kernel.errors import Invalid
 from convergio.payments import history as billing_history
 
 EXAMPLE: Final = "convergio customer create acme --name 'Acme Ltd' --email billing@acme.example"
@@ -62,8 +66,8 @@ def create(
     as_json: console.Json = False,
 ) -> None:
     """Create a customer; a key that is taken is refused."""
-    with opened() as product, product.database.transaction() as tx:
-        customer = actions.create(
+    customer = done(
+        lambda product, tx: actions.create(
             tx,
             product.keyring,
             key=key,
@@ -85,6 +89,7 @@ def create(
             tax_exempt=tax_exempt,
             tax_exempt_reason=tax_exempt_reason,
         )
+    )
     shown = rules.account_value(customer)
     console.emit(shown, as_json=as_json, text=f"{shown['id']}  {customer.customer_key}")
 
@@ -120,17 +125,17 @@ def update(
     named = {field: value or None for field, value in wished.items() if value is not None}
     if locale is not None:
         named["locale"] = locale
-    with opened() as product, product.database.transaction() as tx:
-        customer = actions.find(tx, key_or_id)
-        changed = actions.update(
+    changed = done(
+        lambda product, tx: actions.update(
             tx,
             product.keyring,
-            customer.customer_id,
+            actions.find(tx, key_or_id).customer_id,
             now=product.clock.now(),
             **msgspec.convert(named, Details),
         )
+    )
     shown = rules.account_value(changed)
-    console.emit(shown, as_json=as_json, text=f"{shown['id']}  {customer.customer_key}")
+    console.emit(shown, as_json=as_json, text=f"{shown['id']}  {changed.customer_key}")
 
 
 @app.command(epilog="Example: convergio customer show acme --json")
@@ -166,15 +171,33 @@ def list_(
 def history(
     key_or_id: KeyOrId,
     *,
+    after: Annotated[str | None, typer.Option(help="`next` of the page before.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1_000, help="Entries, oldest first.")] = 100,
     as_json: console.Json = False,
 ) -> None:
     """Show what went between a customer and us, in its order: invoices, payments, credit notes."""
     with opened() as product, product.database.transaction() as tx:
-        found = billing_history.page(tx, actions.find(tx, key_or_id).customer_id, limit=limit)
+        customer_id = actions.find(tx, key_or_id).customer_id
+        found = billing_history.page(tx, customer_id, after=_moment(after), limit=limit)
     shown = [billing_history.value(one) for one in found]
+    last = found[-1] if len(found) == limit else None
+    following = None if last is None else f"{last.at.isoformat()}/{last.entry_id.hex}"
     grid = console.table("at", "type", "number", "state", "amount", "currency", right=("amount",))
     for row in shown:
         columns = ("at", "type", "number", "state", "amount", "currency")
         grid.add_row(*(row[name] or "" for name in columns))
-    console.emit({"entries": shown}, as_json=as_json, text=grid)
+    console.emit({"entries": shown, "next": following}, as_json=as_json, text=grid)
+    if following is not None and not as_json:
+        console.say(f"there may be more: add --after {following}")
+
+
+def _moment(after: str | None) -> tuple[datetime, UUID] | None:
+    """Return behind which entry a page begins. Raises: Invalid."""
+    if after is None:
+        return None
+    at, _, entry = after.partition("/")
+    with suppress(ValueError):
+        found = datetime.fromisoformat(at), UUID(entry)
+        if found[0].tzinfo is not None:
+            return found
+    raise Invalid("write `next` of the page before", code="bad_cursor", field="--after")

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from convergio.cli import console
-from convergio.cli.opening import opened
+from convergio.cli.opening import done, opened
 from convergio.customers import actions as customers
 from convergio.discounts import actions as discounts
 from convergio.entitlements import grants
@@ -55,9 +55,11 @@ def add(
         expires_at=None if expires is None else parse_instant(expires, field="expires"),
         note=note,
     )
-    with opened() as product, product.database.transaction() as tx:
-        found = grants.create(tx, customer, terms, now=product.clock.now())
-        _show(_state(product, tx, found), as_json=as_json)
+
+    def work(product: App, tx: Tx) -> GrantState:
+        return _state(product, tx, grants.create(tx, customer, terms, now=product.clock.now()))
+
+    _show(done(work), as_json=as_json)
 
 
 @app.command("list", epilog="Example: convergio grant list acme --json")
@@ -97,9 +99,13 @@ def void(
     as_json: console.Json = False,
 ) -> None:
     """Take back what usage has not drawn so far."""
-    with opened() as product, product.database.transaction() as tx:
-        found = grants.void(tx, customer, parse_typeid("crg", grant), now=product.clock.now())
-        _show(_state(product, tx, found), as_json=as_json)
+    grant_id = parse_typeid("crg", grant)
+
+    def work(product: App, tx: Tx) -> GrantState:
+        found = grants.void(tx, customer, grant_id, now=product.clock.now())
+        return _state(product, tx, found)
+
+    _show(done(work), as_json=as_json)
 
 
 def _state(product: App, tx: Tx, grant: CreditGrant) -> GrantState:

@@ -4,14 +4,22 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
+from uuid import UUID
 
 import typer
 
 from convergio.billing import actions, correcting, explaining, rendering
-from convergio.billing.model import CreditKind, CreditNoteView, Invoice, Status, Voiding
+from convergio.billing.model import (
+    CreditKind,
+    CreditNoteView,
+    Draft,
+    Invoice,
+    Status,
+    Voiding,
+)
 from convergio.billing.rendering import Format, View
 from convergio.cli import console
-from convergio.cli.opening import opened
+from convergio.cli.opening import done, opened
 from convergio.customers import actions as customers
 from convergio.infra.db import Tx
 from convergio.infra.ids import parse_typeid, typeid
@@ -102,21 +110,27 @@ def drafts(
     as_json: console.Json = False,
 ) -> None:
     """Show what the next runs will finalise once the grace is over; nothing of it is stored."""
-    with opened() as product, product.database.transaction() as tx:
+    start = None if after is None else parse_typeid("cus", after)
+
+    def look(product: App, tx: Tx) -> tuple[list[Draft], UUID | None, dict[UUID, str]]:
         found, last = explaining.drafts(
             tx,
             now=product.clock.now(),
-            after=None if after is None else parse_typeid("cus", after),
+            after=start,
             limit=limit,
             can_pay=payments.payable,
             keyring=product.keyring,
         )
         accounts = customers.get_many(tx, sorted({one.customer_id for one in found}))
+        return found, last, {each: one.customer_key for each, one in accounts.items()}
+
+    found, last, keys = done(look)
     grid = console.table("customer", "boundary", "lines", "total", "currency", right=("total",))
     for one in found:
-        key = accounts[one.customer_id].customer_key
         count, total = str(len(one.lines)), one.total.text()
-        grid.add_row(key, instant_text(one.boundary_at), count, total, one.total.currency)
+        grid.add_row(
+            keys[one.customer_id], instant_text(one.boundary_at), count, total, one.total.currency
+        )
     shown = [explaining.draft_value(one) for one in found]
     following = None if last is None else typeid("cus", last)
     console.emit({"drafts": shown, "next": following}, as_json=as_json, text=grid)
@@ -159,34 +173,60 @@ def credit(
     as_json: console.Json = False,
 ) -> None:
     """Give back a part of an invoice: off what is due first, then to the credit balance."""
-    with opened() as product, product.database.transaction() as tx:
+
+    def work(product: App, tx: Tx) -> dict[str, Any]:
         found = _find(tx, number)
+        given = None
+        if amount is not None:
+            given = Money.parse(amount, found.currency, field="--amount")
         note = correcting.credit(
             tx,
             _issuer(product),
             invoice=found,
             reason=reason,
             kind=kind,
-            amount=None if amount is None else Money.parse(amount, found.currency),
+            amount=given,
             lines=dict(_line(each, found.currency) for each in line) if line else None,
         )
-        shown = correcting.note_value(note, correcting.note_lines(tx, note))
+        return correcting.note_value(note, correcting.note_lines(tx, note))
+
+    shown = done(work)
     console.emit(shown, as_json=as_json, text=f"{shown['number']}: {shown['total']}")
 
 
 @app.command()
 def credits(  # noqa: A001 - the command's name
-    customer: Annotated[str, typer.Argument(metavar="KEY|ID", help="The customer.")],
+    customer: Annotated[
+        str | None, typer.Argument(metavar="KEY|ID", help="The customer; default: everybody.")
+    ] = None,
     *,
+    of: Annotated[
+        str | None, typer.Option("--invoice", metavar="NUMBER|ID", help="Only of this invoice.")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="NUMBER", help="Go on after this credit note.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="Credit notes a page.")] = 100,
     as_json: console.Json = False,
 ) -> None:
-    """List a customer's credit notes, the oldest first."""
+    """List credit notes in the order of customer and time, a page at a time."""
     with opened() as product, product.database.transaction() as tx:
-        customer_id = customers.find(tx, customer).customer_id
-        found = correcting.notes(tx, customer_id=customer_id)
+        page: dict[str, Any] = {"limit": limit}
+        if customer is not None:
+            page["customer_id"] = customers.find(tx, customer).customer_id
+        if of is not None:
+            page["invoice_id"] = _find(tx, of).invoice_id
+        if after is not None:
+            last = correcting.find_note(tx, after)
+            page["after"] = (last.customer_id, last.credit_note_id)
+        found = correcting.notes(tx, **page)
         shown = [correcting.note_value(one, correcting.note_lines(tx, one)) for one in found]
     text = "\n".join(f"{one['number']}  {one['total']:>10}  {one['reason']}" for one in shown)
-    console.emit({"credit_notes": shown}, as_json=as_json, text=text or "none")
+    following = shown[-1]["number"] if len(shown) == limit else None
+    value = {"credit_notes": shown, "next": following}
+    console.emit(value, as_json=as_json, text=text or "none")
+    if following is not None and not as_json:
+        console.say(f"there may be more: add --after {following}")
 
 
 @app.command()
@@ -197,17 +237,29 @@ def void(
     as_json: console.Json = False,
 ) -> None:
     """Void an open invoice by a full credit note."""
-    with opened() as product, product.database.transaction() as tx:
-        done = correcting.void(tx, _issuer(product), invoice=_find(tx, number), how=how)
-    console.emit(invoice(done), as_json=as_json, text=f"{done.number_text} is {done.status}")
+    _say(
+        done(
+            lambda product, tx: correcting.void(
+                tx, _issuer(product), invoice=_find(tx, number), how=how
+            )
+        ),
+        as_json=as_json,
+    )
 
 
 @app.command()
 def uncollectible(number: NumberOrId, *, as_json: console.Json = False) -> None:
     """Mark an open invoice as one that nobody will pay; it stays billed."""
-    with opened() as product, product.database.transaction() as tx:
-        done = correcting.give_up(tx, _issuer(product), invoice=_find(tx, number))
-    console.emit(invoice(done), as_json=as_json, text=f"{done.number_text} is {done.status}")
+    _say(
+        done(
+            lambda product, tx: correcting.give_up(tx, _issuer(product), invoice=_find(tx, number))
+        ),
+        as_json=as_json,
+    )
+
+
+def _say(found: Invoice, *, as_json: bool) -> None:
+    console.emit(invoice(found), as_json=as_json, text=f"{found.number_text} is {found.status}")
 
 
 def _issuer(product: App) -> actions.Issuer:
@@ -219,7 +271,7 @@ def _line(text: str, currency: str) -> tuple[int, Money]:
     number, _, amount = text.partition("=")
     if not (number.isascii() and number.isdigit()):
         raise Invalid("write LINE=AMOUNT, such as 1=5.00", code="bad_line", field="--line")
-    return int(number[:9]), Money.parse(amount, currency)
+    return int(number[:9]), Money.parse(amount, currency, field="--line")
 
 
 def write(product: App, view: View, as_format: Format, out: Path | None = None) -> Path:

@@ -8,14 +8,16 @@ import typer
 from convergio.billing import actions as billing
 from convergio.billing import terms
 from convergio.billing.errors import unknown_invoice
-from convergio.billing.model import CollectionMethod
+from convergio.billing.model import CollectionMethod, Terms
 from convergio.cli import console
-from convergio.cli.opening import opened
+from convergio.cli.opening import done, opened
 from convergio.customers import actions as customers
+from convergio.infra.db import Tx
 from convergio.infra.ids import parse_typeid, typeid
 from convergio.kernel.money import Money
 from convergio.payments import receiving
-from convergio.payments.model import ReceiptMethod
+from convergio.payments.model import Receipt, ReceiptMethod
+from convergio.wiring import App
 
 EXAMPLE: Final = "convergio payment record acme 120.00 --reference 'TRF 4711' --on 2025-02-03"
 _COLUMNS: Final = ("id", "received_on", "method", "reference", "amount", "currency")
@@ -41,12 +43,13 @@ def record(
 
     The same reference entered twice is one receipt.
     """
-    with opened() as product, product.database.transaction() as tx:
+
+    def work(product: App, tx: Tx) -> Receipt:
         who = customers.find(tx, customer)
         meant = billing.find_numbered(tx, invoice) if invoice else None
         if meant is not None and meant.customer_id != who.customer_id:
             raise unknown_invoice()
-        found = receiving.record(
+        return receiving.record(
             tx,
             customer_id=who.customer_id,
             amount=Money.parse(amount, who.currency),
@@ -56,7 +59,8 @@ def record(
             now=product.clock.now(),
             invoice=meant,
         )
-    value = receiving.value(found)
+
+    value = receiving.value(done(work))
     text = f"{value['id']}  {value['amount']} {value['currency']} of {customer} entered"
     console.emit(value, as_json=as_json, text=text)
 
@@ -98,9 +102,12 @@ def set_terms(
     method = (
         CollectionMethod.SEND_INVOICE if send_invoice else CollectionMethod.CHARGE_AUTOMATICALLY
     )
-    with opened() as product, product.database.transaction() as tx:
+
+    def work(product: App, tx: Tx) -> Terms:
         customer_id = customers.find(tx, customer).customer_id
-        found = terms.set_terms(tx, customer_id, method, net_days, now=product.clock.now())
+        return terms.set_terms(tx, customer_id, method, net_days, now=product.clock.now())
+
+    found = done(work)
     value = {"customer": customer, "collection": found.collection, "net_days": found.net_days}
     days = "the seller's usual days" if net_days is None else f"{net_days} days"
     console.emit(value, as_json=as_json, text=f"{customer}  {found.collection}, within {days}")

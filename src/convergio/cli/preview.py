@@ -1,6 +1,7 @@
 """`convergio preview`: what the next run would bill a customer, or what a change would."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -12,14 +13,16 @@ import typer
 
 from convergio.billing import explaining
 from convergio.cli import console
-from convergio.cli.opening import opened
+from convergio.cli.opening import done
 from convergio.customers import actions as customers
+from convergio.infra.clock import VirtualClock
 from convergio.infra.db import Tx
 from convergio.kernel.periods import parse_instant
 from convergio.payments import actions as payments
 from convergio.subscriptions import actions as subscriptions
 from convergio.subscriptions import changes
 from convergio.subscriptions.model import Subscription, When
+from convergio.wiring import App
 
 
 class Do(StrEnum):
@@ -36,6 +39,10 @@ class Do(StrEnum):
 EXAMPLE: Final = "convergio preview acme --plan team --seats 5"
 
 app = console.command_app("Show what would be billed, without billing it.", EXAMPLE)
+
+Preview = Annotated[
+    bool, typer.Option("--preview", help="Show what it would bill now and next; keep nothing.")
+]
 
 
 @app.command()
@@ -59,8 +66,8 @@ def command(
         return
     moment = None if at is None else parse_instant(at, field="--at")
     asked = plan is not None or seats is not None
-    with opened() as product, product.database.transaction() as tx:
-        found = explaining.preview(
+    found = done(
+        lambda product, tx: explaining.preview(
             tx,
             customer_id=customers.find(tx, customer).customer_id,
             now=product.clock.now(),
@@ -69,23 +76,37 @@ def command(
             can_pay=payments.payable,
             keyring=product.keyring,
         )
+    )
     value = explaining.preview_value(found)
     console.emit(value, as_json=as_json, text=_text(value))
 
 
 def _do(customer: str, do: Do, *, credit: bool, as_json: bool) -> None:
     """Do it, bill it, undo it, and show both steps."""
-    with opened() as product, product.database.transaction() as tx:
+
+    def work(product: App, tx: Tx) -> Subscription:
         customer_id, now = customers.find(tx, customer).customer_id, product.clock.now()
-        found = explaining.consequence(
+        return _act(do, customer_id, credit=credit, now=now)(tx)
+
+    look(customer, work, as_json=as_json)
+
+
+def look(customer: str, work: Callable[[App, Tx], object], *, as_json: bool) -> None:
+    """Do what a command does to a customer's subscription, bill it, undo it, and show it."""
+
+    def looked(product: App, tx: Tx) -> explaining.Consequence:
+        customer_id, now = customers.find(tx, customer).customer_id, product.clock.now()
+        still = replace(product, clock=VirtualClock(now))  # both look at one instant
+        return explaining.consequence(
             tx,
             customer_id=customer_id,
-            act=_act(do, customer_id, credit=credit, now=now),
+            act=explaining.of_live(customer_id, lambda tx: work(still, tx)),
             now=now,
             can_pay=payments.payable,
             keyring=product.keyring,
         )
-    value = explaining.consequence_value(found)
+
+    value = explaining.consequence_value(done(looked))
     text = _text(value["now"])
     if value["next"] is not None:
         text += f"\nthen {_text(value['next'])}"

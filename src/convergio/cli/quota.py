@@ -1,11 +1,12 @@
 """`convergio quota`: what is left and why not more, spend caps, leases whose node is gone."""
 
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 
 from convergio.cli import console
-from convergio.cli.opening import opened
+from convergio.cli.opening import done, opened
 from convergio.customers import actions as customers
 from convergio.entitlements import leases, rules, spending
 from convergio.entitlements.model import Lease
@@ -59,9 +60,10 @@ def cap(
     as_json: console.Json = False,
 ) -> None:
     """Set what a customer's overage may come to in the current periods, or take the cap away."""
-    with opened() as product, product.database.transaction() as tx:
-        wanted = None if amount == "none" else amount
-        money = spending.set_cap(tx, customer, wanted, now=product.clock.now())
+    wanted = None if amount == "none" else amount
+    money = done(
+        lambda product, tx: spending.set_cap(tx, customer, wanted, now=product.clock.now())
+    )
     value = {"customer": customer, "spend_cap": _money(money)}
     console.emit(value, as_json=as_json, text=f"{customer}  {_money(money) or 'no cap'}")
 
@@ -74,13 +76,16 @@ def list_leases(
     as_json: console.Json = False,
 ) -> None:
     """List open leases; an expired one blocks what it holds until it is settled or lost."""
-    with opened() as product, product.database.transaction() as tx:
-        found = leases.page(
-            tx,
-            size=PAGE_SIZE,
-            customer_id=customers.find(tx, customer).customer_id if customer else None,
-            expired_by=product.clock.now() if expired else None,
-        )
+    found: list[Lease] = []
+    with opened() as product, product.database.snapshot() as tx:
+        who = customers.find(tx, customer).customer_id if customer else None
+        after = UUID(int=0), UUID(int=0)
+        expired_by = product.clock.now() if expired else None
+        while some := leases.page(
+            tx, after=after, size=PAGE_SIZE, customer_id=who, expired_by=expired_by
+        ):
+            found += some
+            after = some[-1].customer_id, some[-1].lease_id
         accounts = customers.get_many(tx, sorted({one.customer_id for one in found}))
     keys = {each: account.customer_key for each, account in accounts.items()}
     table = console.table("lease", "customer", "held", "expires at", right=("held",))
@@ -101,10 +106,10 @@ def lost(
     as_json: console.Json = False,
 ) -> None:
     """Give back what an expired lease holds: its node is gone and will not report."""
-    with opened() as product, product.database.transaction() as tx:
-        found = leases.declare_lost(
-            tx, customer, parse_typeid("lea", lease), now=product.clock.now()
-        )
+    lease_id = parse_typeid("lea", lease)
+    found = done(
+        lambda product, tx: leases.declare_lost(tx, customer, lease_id, now=product.clock.now())
+    )
     value = _lease(found, customer)
     console.emit(value, as_json=as_json, text=f"{value['lease']}  {found.state}")
 

@@ -83,7 +83,9 @@ def answer(asked: object, where: str = "") -> dict[str, Any]:
         share = None if request.proration is None else _share(request.proration)
         quantity = _quantity(request)
         rated = rate(request.charge, quantity, currency=currency, proration=share)
-        billed = None if request.billed is None else _billed(request.billed, currency)
+        billed = None
+        if request.billed is not None:
+            billed = Money.parse(request.billed, currency, field="billed")
     except msgspec.ValidationError as error:
         raise _told(str(error), where) from None
     except Invalid as error:
@@ -147,13 +149,6 @@ def _period(ends: tuple[str, str], field: str) -> Period:
     if start > end:
         raise Invalid("it ends before it starts; write the start first", field=field)
     return Period(start, end)
-
-
-def _billed(text: str, currency: str) -> Money:
-    try:
-        return Money.parse(text, currency)
-    except Invalid as error:
-        raise Invalid(error.detail, code=error.code, field="billed") from None
 
 
 def _told(message: str, where: str) -> Invalid:

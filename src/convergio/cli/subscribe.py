@@ -5,13 +5,16 @@ from typing import Annotated, Any, Final
 import typer
 
 from convergio.cli import console
-from convergio.cli.opening import opened
+from convergio.cli.opening import done
+from convergio.cli.preview import Preview, look
 from convergio.customers import actions as customers
+from convergio.infra.db import Tx
 from convergio.infra.ids import typeid
 from convergio.kernel.errors import Invalid
 from convergio.kernel.periods import instant_text, parse_instant, zone
 from convergio.subscriptions import actions, rules
 from convergio.subscriptions.model import Subscription, Trial, TrialPolicy
+from convergio.wiring import App
 
 EXAMPLE: Final = "convergio subscribe acme pro --start 2025-01-31T15:00:00Z --timezone Europe/Rome"
 
@@ -38,6 +41,7 @@ def command(
     by_calendar: Annotated[
         bool, typer.Option("--calendar", help="Periods begin with the calendar's month or year.")
     ] = False,
+    preview: Preview = False,
     as_json: console.Json = False,
 ) -> None:
     """Subscribe a customer; the first period begins at the start (default: now)."""
@@ -45,20 +49,27 @@ def command(
     _check_zone(timezone)
     places = _seats(seats)
     trial = None if trial_days is None else Trial(trial_days, without_method, fallback_plan)
-    with opened() as product, product.database.transaction() as tx:
+
+    def work(product: App, tx: Tx) -> Subscription:
         now = product.clock.now()
-        made = actions.create(
+        customer_id = customers.find(tx, customer).customer_id
+        ends = [one.canceled_at for one in actions.history(tx, customer_id) if one.canceled_at]
+        return actions.create(
             tx,
-            customer_id=customers.find(tx, customer).customer_id,
+            customer_id=customer_id,
             plan_key=plan,
-            start=begin or now.replace(microsecond=0),
+            start=begin or max([now.replace(microsecond=0), *ends]),  # in one second with an end
             now=now,
             time_zone=timezone,
             seats=places,
             trial=trial,
             by_calendar=by_calendar,
         )
-    shown = subscription(made)
+
+    if preview:
+        look(customer, work, as_json=as_json)
+        return
+    shown = subscription(done(work))
     text = f"{shown['id']}  {customer} is on {plan} from {shown['start']}"
     console.emit(shown, as_json=as_json, text=text)
 

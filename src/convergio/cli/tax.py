@@ -1,21 +1,29 @@
-"""`convergio tax`: apply the tax file, ask for a rate, note that a tax number was checked."""
+"""`convergio tax`: apply the tax file, ask for a rate, note what was seen of a customer.
 
+Rates of exchange come from a file of the European Central Bank; nothing here asks a network.
+"""
+
+import sys
 from datetime import date
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from convergio.cli import catalog, console
-from convergio.cli.opening import opened
+from convergio.cli.opening import done, opened
 from convergio.customers import actions as customers
+from convergio.infra.db import Tx
 from convergio.infra.ids import typeid
 from convergio.kernel.errors import Invalid
 from convergio.kernel.periods import day_in, instant_text
 from convergio.kernel.quantity import quantity_text
-from convergio.rating.taxing import STANDARD, Place, Taxed
-from convergio.taxes import actions, errors
-from convergio.taxes.model import NumberCheck, Stored
+from convergio.rating.taxing import STANDARD, Place, Taxed, Unknown
+from convergio.taxes import actions, errors, reference, stating
+from convergio.taxes.model import EvidenceKind, NumberCheck, Stored
 from convergio.taxes.numbers import OfflineChecker
+from convergio.taxes.rules import evidence_value
+from convergio.wiring import App
 
 EXAMPLE: Final = "convergio tax apply taxes.yaml"
 
@@ -36,9 +44,12 @@ def apply(
     """Make rates and registrations what the file says; again, it changes nothing."""
     source = catalog.read(file)
     verb = actions.try_apply if dry_run else actions.apply
-    with opened() as product, product.database.transaction() as tx:
+
+    def work(product: App, tx: Tx) -> tuple[Stored, bool]:
         home = product.settings.seller.country
-        stored, is_new = verb(tx, source, now=product.clock.now(), home=home)
+        return verb(tx, source, now=product.clock.now(), home=home)
+
+    stored, is_new = done(work)
     shown = _value(stored) | {"changed": is_new, "dry_run": dry_run}
     words = "would be" if dry_run else "is"
     text = (
@@ -107,8 +118,8 @@ def verify(
 
     Its form and check digits are looked at as well; a number that cannot be one is not verified.
     """
-    with opened() as product, product.database.transaction() as tx:
-        check = actions.verify_number(
+    check = done(
+        lambda product, tx: actions.verify_number(
             tx,
             product.keyring,
             OfflineChecker(),
@@ -116,6 +127,7 @@ def verify(
             evidence=evidence,
             now=product.clock.now(),
         )
+    )
     shown = _check_value(check)
     words = "verified" if check.is_valid else "not verified: the customer is charged tax"
     console.emit(shown, as_json=as_json, text=f"{words} ({check.checker})")
@@ -133,12 +145,113 @@ def checks(customer: KeyOrId, as_json: console.Json = False) -> None:
     console.emit({"checks": found}, as_json=as_json, text=grid)
 
 
-def _day(text: str) -> date:
+@app.command(epilog="Example: convergio tax rates eurofxref-hist.csv --since 2024-01-01")
+def rates(
+    file: Annotated[Path, typer.Argument(metavar="FILE|-", help="CSV or XML of the ECB.")],
+    *,
+    since: Annotated[str | None, typer.Option(help="Leave out what is older.")] = None,
+    source: Annotated[str, typer.Option(help="Who published it; on documents.")] = stating.SOURCE,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take the file's where the stored rate differs.")
+    ] = False,
+    as_json: console.Json = False,
+) -> None:
+    """Store rates of exchange: units of a currency for one euro, as the ECB publishes them."""
+    content = _content(file)
+    first = None if since is None else _day(since, "--since")
+    count, new = done(
+        lambda product, tx: stating.import_rates(
+            tx, content, now=product.clock.now(), name=source, since=first, replace=replace
+        )
+    )
+    shown = {"rates": count, "new": new}
+    console.emit(shown, as_json=as_json, text=f"{count} rates, {new} of them new")
+
+
+@app.command(epilog="Example: convergio tax exchange USD --on 2026-01-31 --json")
+def exchange(
+    currency: Annotated[str, typer.Argument(help="The currency of a document, such as USD.")],
+    *,
+    on: Annotated[str | None, typer.Option(help="Its day; default today.")] = None,
+    as_json: console.Json = False,
+) -> None:
+    """Say at which rate the tax of a document would be stated in your own currency."""
+    with opened() as product, product.database.transaction() as tx:
+        stored = actions.stored(tx)
+        today = day_in(product.clock.now(), product.settings.seller.time_zone)
+        if stored is None or stored.currency is None:
+            raise errors.no_own_currency()
+        day = today if on is None else _day(on)
+        code = currency.lower()
+        found = stating.exchanges(tx, stored.currency, [code], day)[code]
+    shown: dict[str, Any] = {"from": code, "to": stored.currency, "on": day.isoformat()}
+    if isinstance(found, Unknown):
+        console.emit(shown | {"reason": found.reason}, as_json=as_json, text=found.reason)
+        return
+    shown |= {
+        "published": found.day.isoformat(),
+        "rate": quantity_text(found.foreign_rate),
+        "own_rate": quantity_text(found.home_rate),
+        "source": found.source,
+    }
+    text = f"1 EUR = {shown['rate']} {code.upper()}"
+    if stored.currency != reference.EURO:
+        text += f" = {shown['own_rate']} {stored.currency.upper()}"
+    console.emit(shown, as_json=as_json, text=f"{text} ({found.source}, {found.day.isoformat()})")
+
+
+@app.command(epilog="Example: convergio tax locate acme --kind card --country FR")
+def locate(
+    customer: KeyOrId,
+    *,
+    kind: Annotated[EvidenceKind, typer.Option(help="What says so.")],
+    country: Annotated[str, typer.Option(help="Which country it says, such as FR.")],
+    note: Annotated[str | None, typer.Option(help="What was looked at.")] = None,
+    as_json: console.Json = False,
+) -> None:
+    """Note what says where a customer is, beside the account; the last of a kind counts."""
+    seen = done(
+        lambda product, tx: actions.locate(
+            tx,
+            customer_id=customers.find(tx, customer).customer_id,
+            kind=kind,
+            country=country,
+            note=note,
+            now=product.clock.now(),
+        )
+    )
+    console.emit(evidence_value(seen), as_json=as_json, text=f"{seen.kind} says {seen.country}")
+
+
+@app.command(epilog="Example: convergio tax evidence acme --json")
+def evidence(customer: KeyOrId, as_json: console.Json = False) -> None:
+    """Show what says where a customer is."""
+    with opened() as product, product.database.transaction() as tx:
+        account = customers.find(tx, customer)
+        found = actions.evidence_of(tx, [account.customer_id]).get(account.customer_id, [])
+    shown = [evidence_value(one) for one in found]
+    grid = console.table("kind", "country", "seen_at", "note")
+    grid.add_row("account", account.country or "", "", "")
+    for one in shown:
+        grid.add_row(one["kind"], one["country"], one["seen_at"], one["note"] or "")
+    value = {"country": account.country, "evidence": shown}
+    console.emit(value, as_json=as_json, text=grid)
+
+
+def _content(file: Path) -> bytes:
+    """Return the bytes of a file or of standard input; at most one more than is accepted."""
+    if str(file) == "-":
+        return sys.stdin.buffer.read(reference.SIZE_MAX_BYTES + 1)
+    with file.open("rb") as source:
+        return source.read(reference.SIZE_MAX_BYTES + 1)
+
+
+def _day(text: str, field: str = "--on") -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
         detail = "write a day such as 2026-01-31"
-        raise Invalid(detail, code="bad_day", field="--on") from None
+        raise Invalid(detail, code="bad_day", field=field) from None
 
 
 def _value(stored: Stored) -> dict[str, Any]:
@@ -147,6 +260,9 @@ def _value(stored: Stored) -> dict[str, Any]:
         "version": stored.version,
         "seller": book.seller_country,
         "one_stop_shop": book.one_stop_shop,
+        "currency": stored.currency,
+        "fatturapa": stored.fatturapa,
+        "location_evidence": book.evidence_min,
         "registrations": [
             {"country": one.country, "region": one.region or None, **_days(one)}
             for one in book.registrations

@@ -6,7 +6,7 @@ to JSON, to a CSV file and to a chart.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -33,7 +33,9 @@ _BAR: Final = 18
 _WIDTH: Final = 720
 _MIDDLE: Final = 420
 _REACH: Final = 220
-_HEADINGS: Final = "customer,currency,now,then,difference"
+_SUMS: Final = ("now", "then", "now_tax", "then_tax", "billed", "billed_tax")
+_HEADINGS: Final = ("customer", "currency", *_SUMS, "difference", "corrected_by_hand", "problem")
+_KEPT: Final = 1_000
 
 app = console.command_app("See what customers would owe under another catalog.", EXAMPLE)
 
@@ -50,21 +52,28 @@ def command(
     chart: Annotated[Path | None, typer.Option(help="Draw the largest differences, SVG.")] = None,
     as_json: console.Json = False,
 ) -> None:
-    """Rate the real history of every customer again, and say who would pay more and who less.
+    """Bill the real history of every customer again, and say who would pay more and who less.
 
-    Plans are matched by key. Nothing is changed in the database.
+    With the coupons, credit, agreed prices and taxes that applied. Nothing is changed in the
+    database.
     """
     during = _during(since, until)
-    source = catalog.read_bytes()
-    with opened() as product, product.database.snapshot() as tx:
+    source, found = catalog.read_bytes(), Summary(during)
+    with ExitStack() as stack:
+        rows = None if csv is None else stack.enter_context(csv.open("w", encoding="utf-8"))
+        product = stack.enter_context(opened())
+        tx = stack.enter_context(product.database.snapshot())
         total = subscriptions.count_billable(tx)
-        with console.progress("Rating again, customer", total) as advance:
-            found = list(whatif.compared(tx, source, during=during, progress=advance))
-    if csv is not None:
-        csv.write_text(csv_of(found), encoding="utf-8")
+        advance = stack.enter_context(console.progress("Billing again, customer", total))
+        if rows is not None:
+            rows.write(csv_row(*_HEADINGS))
+        for one in whatif.compared(tx, product.keyring, source, during=during, progress=advance):
+            found.add(one)
+            if rows is not None:
+                rows.write(csv_of(one))
     if chart is not None:
-        chart.write_text(chart_of(found), encoding="utf-8")
-    value = summary(found, during)
+        chart.write_text(chart_of(found.bars()), encoding="utf-8")
+    value = found.value()
     console.emit(value, as_json=as_json, text=_table(value))
     if not as_json:
         print(_totals(value))
@@ -77,53 +86,86 @@ def _during(since: str, until: str) -> Period:
     return Period(start, end)
 
 
-def summary(found: Sequence[Compared], during: Period) -> dict[str, Any]:
-    """Return the sums by currency, and who gains and loses most."""
-    now: Counter[str] = Counter()
-    then: Counter[str] = Counter()
-    for one in found:
-        now[one.now.currency] += one.now.minor
-        then[one.then.currency] += one.then.minor
-    moved = [one for one in found if one.difference.minor]
-    return {
-        "from": _shown(during.start),
-        "to": _shown(during.end),
-        "customers": len(found),
-        "changed": len(moved),
-        "revenue": {
-            currency: {
-                "now": Money(now[currency], currency).text(),
-                "then": Money(then[currency], currency).text(),
-                "difference": Money(then[currency] - now[currency], currency).text(),
-            }
-            for currency in sorted(now)
-        },
-        "more": [_row(one) for one in largest(moved, up=True)],
-        "less": [_row(one) for one in largest(moved, up=False)],
-    }
+class Summary:
+    """Sums by currency, and who gains and loses most: no more than it shows is kept."""
+
+    def __init__(self, during: Period) -> None:
+        """Begin with nothing."""
+        self._during = during
+        self._sums: dict[str, Counter[str]] = {}
+        self._counts: Counter[str] = Counter()
+        self._more: list[Compared] = []
+        self._less: list[Compared] = []
+        self._problems: list[dict[str, str]] = []
+
+    def add(self, one: Compared) -> None:
+        """Count one customer."""
+        self._counts["customers"] += 1
+        if one.problem is not None:
+            self._counts["left_out"] += 1
+            if len(self._problems) < SHOWN:
+                self._problems.append({"customer": one.customer, "reason": one.problem})
+            return
+        sums = self._sums.setdefault(one.now.currency, Counter())
+        for name in _SUMS:
+            sums[name] += getattr(one, name).minor
+        self._counts["by_hand"] += one.by_hand
+        self._counts["unlike_billed"] += not one.is_as_billed
+        if one.difference.minor:
+            self._counts["changed"] += 1
+            kept = self._more if one.difference.minor > 0 else self._less
+            kept.append(one)
+            if len(kept) > _KEPT:
+                kept[:] = _largest(kept)
+
+    def bars(self) -> list[Compared]:
+        """Return whose bill rises most, the most first, down to whose falls most."""
+        return [*_largest(self._more), *reversed(_largest(self._less))]
+
+    def value(self) -> dict[str, Any]:
+        """Return it all as JSON takes it."""
+        return {
+            "from": instant_text(self._during.start),
+            "to": instant_text(self._during.end),
+            "customers": self._counts["customers"],
+            "changed": self._counts["changed"],
+            "revenue": {
+                currency: _amounts(sums, currency) for currency, sums in sorted(self._sums.items())
+            },
+            "more": [_row(one) for one in _largest(self._more)],
+            "less": [_row(one) for one in _largest(self._less)],
+            "corrected_by_hand": self._counts["by_hand"],
+            "unlike_billed": self._counts["unlike_billed"],
+            "left_out": self._counts["left_out"],
+            "problems": self._problems,
+        }
 
 
-def largest(found: Iterable[Compared], *, up: bool) -> list[Compared]:
-    """Return whose bill rises most, or falls most; the customer's key decides between equals."""
-    sign = -1 if up else 1
-    some = [one for one in found if (one.difference.minor > 0) == up and one.difference.minor]
-    return sorted(some, key=lambda one: (sign * one.difference.minor, one.customer))[:SHOWN]
+def _amounts(sums: Counter[str], currency: str) -> dict[str, str]:
+    found = {name: Money(sums[name], currency).text() for name in _SUMS}
+    return found | {"difference": Money(sums["then"] - sums["now"], currency).text()}
 
 
-def csv_of(found: Iterable[Compared]) -> str:
-    """Return every customer as CSV that no spreadsheet takes for formulas."""
-    rows = [_HEADINGS]
-    for one in found:
-        name = safe_cell(one.customer).replace('"', '""')
-        amounts = (one.now.text(), one.then.text(), one.difference.text())
-        rows.append(",".join((f'"{name}"', one.now.currency, *amounts)))
-    return "\r\n".join(rows) + "\r\n"
+def _largest(found: Iterable[Compared]) -> list[Compared]:
+    """Return who moves most; the customer's key decides between equals."""
+    return sorted(found, key=lambda one: (-abs(one.difference.minor), one.customer))[:SHOWN]
 
 
-def chart_of(found: Sequence[Compared]) -> str:
+def csv_row(*values: str) -> str:
+    """Return a line of CSV that no spreadsheet takes for formulas."""
+    return ",".join('"' + safe_cell(one).replace('"', '""') + '"' for one in values) + "\r\n"
+
+
+def csv_of(one: Compared) -> str:
+    """Return a customer as a line of CSV; amounts are numbers, so that they add up there."""
+    names = csv_row(one.customer, one.now.currency).rstrip("\r\n")
+    amounts = [getattr(one, name).text() for name in _SUMS] + [one.difference.text()]
+    notes = csv_row("yes" if one.by_hand else "", one.problem or "")
+    return ",".join((names, *amounts, notes))
+
+
+def chart_of(bars: Sequence[Compared]) -> str:
     """Return the largest differences as bars left and right of a line, as SVG."""
-    moved = [one for one in found if one.difference.minor]
-    bars = [*largest(moved, up=True), *reversed(largest(moved, up=False))]
     top = max((abs(one.difference.minor) for one in bars), default=1)
     height = _BAR * (len(bars) + 2)
     lines = [
@@ -170,13 +212,22 @@ def _table(value: dict[str, Any]) -> Table:
 
 
 def _totals(value: dict[str, Any]) -> str:
-    sums = [
+    lines = ["", f"{value['from']} to {value['to']}, after discounts, without tax"]
+    lines += [
         f"{currency.upper()} {one['now']} now, {one['then']} then: {one['difference']}"
+        f" (tax {one['now_tax']} and {one['then_tax']}; billed {one['billed']},"
+        f" tax {one['billed_tax']})"
         for currency, one in value["revenue"].items()
     ]
-    who = f"{value['changed']} of {value['customers']} customers would owe something else"
-    return "\n".join(["", f"{value['from']} to {value['to']}", *sums, who])
-
-
-def _shown(instant: datetime) -> str:
-    return instant_text(instant)
+    lines.append(
+        f"{value['changed']} of {value['customers']} customers would be billed another sum"
+    )
+    if value["unlike_billed"]:
+        lines.append(
+            f"{value['unlike_billed']} were billed other than `now` says:"
+            f" {value['corrected_by_hand']} were corrected by hand"
+        )
+    if value["left_out"]:
+        lines.append(f"{value['left_out']} cannot be billed and are left out:")
+        lines += [f"  {one['customer']}: {one['reason']}" for one in value["problems"]]
+    return "\n".join(lines)

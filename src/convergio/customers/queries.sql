@@ -22,12 +22,12 @@ VALUES (
     :sealed_postal, :sealed_routing, :email_index, :created_at, :updated_at);
 
 -- name: lock_customer^
--- One customer by id, held against other changes of it.
+-- One customer by id, held against other changes of it; what refers to it need not wait.
 SELECT customer_id, customer_key, currency, country, locale, created_at, updated_at, tax_exempt,
     tax_exempt_reason, tax_id_verified_at
 FROM customer
 WHERE customer_id = :customer_id
-FOR UPDATE;
+FOR NO KEY UPDATE;
 
 -- name: save_customer!
 -- Keep what may change of a customer: not the key, not the currency.

@@ -9,7 +9,16 @@ from uuid import UUID
 from convergio.catalog import actions as catalog
 from convergio.catalog.model import Catalog
 from convergio.discounts import errors, rules, store
-from convergio.discounts.model import Coupon, DrawRow, Grant, OverdrawnRow, Redemption, Terms
+from convergio.discounts.model import (
+    Coupon,
+    Draw,
+    DrawRow,
+    Grant,
+    LinePlace,
+    OverdrawnRow,
+    Redemption,
+    Terms,
+)
 from convergio.entitlements import grants
 from convergio.infra import outbox
 from convergio.infra.db import Tx
@@ -143,19 +152,41 @@ def offers(tx: Tx, customer_ids: Sequence[UUID]) -> Offers:
     return found
 
 
-def record(tx: Tx, coupon_draws: Iterable[DrawRow], grant_draws: Iterable[DrawRow]) -> None:
-    """Keep what was taken off lines that are written in the same transaction."""
-    coupons, grants = list(coupon_draws), list(grant_draws)
+def record(tx: Tx, draws: Iterable[DrawRow]) -> None:
+    """Keep what was taken off lines, or came back, with lines of the same transaction."""
+    coupons, credit = _by_source(draws)
     if coupons:
         store.copy_coupon_draws(tx, coupons)
-    if grants:
-        store.copy_grant_draws(tx, grants)
+    if credit:
+        store.copy_grant_draws(tx, credit)
 
 
-def give_back(tx: Tx, customer_id: UUID, invoice_id: UUID, *, now: datetime) -> None:
-    """Give back what was taken off an invoice whose lines are billed again."""
-    store.return_coupon_draws(tx, customer_id, invoice_id, returned_at=now)
-    store.return_grant_draws(tx, customer_id, invoice_id, returned_at=now)
+def give_back(tx: Tx, draws: Iterable[DrawRow], *, now: datetime) -> None:
+    """Give back what corrections of lines return of what was taken off them."""
+    coupons, credit = _by_source(draws)
+    if coupons:
+        store.return_coupon_draws(tx, coupons, returned_at=now)
+    if credit:
+        store.return_grant_draws(tx, credit, returned_at=now)
+
+
+def _by_source(draws: Iterable[DrawRow]) -> tuple[list[DrawRow], list[DrawRow]]:
+    """Return what coupons took, which have period numbers, and what credit did."""
+    coupons: list[DrawRow] = []
+    credit: list[DrawRow] = []
+    for one in draws:
+        (credit if one.period_number is None else coupons).append(one)
+    return coupons, credit
+
+
+def taken(tx: Tx, customer_ids: Sequence[UUID]) -> dict[LinePlace, list[Draw]]:
+    """Return by line of these customers what took something off it and did not get it back."""
+    return store.list_taken(tx, customer_ids)
+
+
+def returned_by_line(tx: Tx, customer_ids: Sequence[UUID]) -> dict[LinePlace, int]:
+    """Return by line what credit notes gave back of its discount."""
+    return store.list_returned(tx, customer_ids)
 
 
 def draws(tx: Tx, customer_id: UUID, invoice_id: UUID) -> list[tuple[int, str | None, int]]:
@@ -168,8 +199,8 @@ def drawn_of_grants(tx: Tx, customer_ids: Collection[UUID]) -> dict[UUID, int]:
     return store.list_granted(tx, list(customer_ids))
 
 
-def drawn_by_line(tx: Tx, customer_ids: Sequence[UUID]) -> dict[tuple[UUID, int], int]:
-    """Return by invoice and line what coupons and credit took off it."""
+def drawn_by_line(tx: Tx, customer_ids: Sequence[UUID]) -> dict[LinePlace, int]:
+    """Return by line what coupons and credit took off it; below zero what came back with it."""
     return store.list_drawn_lines(tx, customer_ids)
 
 

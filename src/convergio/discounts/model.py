@@ -101,8 +101,14 @@ class Grant(NamedTuple):
     left: int
 
 
+LinePlace = tuple[UUID, int]  # an invoice, and the number of a line there
+
+
 class Draw(NamedTuple):
-    """What a redemption, for a period number, or a grant (no number) took off a line."""
+    """What a redemption, for a period number, or a grant (no number) took off a line.
+
+    Below zero on a line that takes back from another: what it returned.
+    """
 
     source_id: UUID
     period_number: int | None
@@ -111,7 +117,7 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DrawRow:
-    """A draw as it is kept."""
+    """A draw as it is kept; `origin` is the line that a line below zero takes back from."""
 
     customer_id: UUID
     source_id: UUID
@@ -119,6 +125,7 @@ class DrawRow:
     line_number: int
     period_number: int | None
     amount: int
+    origin: LinePlace | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,9 +57,9 @@ ORDER BY r.customer_id, r.redeemed_at, r.redemption_id;
 
 -- name: list_drawn
 -- What redemptions of these customers took off each period number, less what was returned.
-SELECT redemption_id, period_number, sum(amount)::bigint AS amount
+SELECT redemption_id, period_number, sum(amount - returned)::bigint AS amount
 FROM coupon_draw
-WHERE customer_id = ANY(:customer_ids::uuid[]) AND returned_at IS NULL
+WHERE customer_id = ANY(:customer_ids::uuid[])
 GROUP BY redemption_id, period_number;
 
 -- name: page_granted
@@ -71,29 +71,79 @@ LIMIT :limit;
 
 -- name: list_granted
 -- What these customers' grants took off lines, less what was returned.
-SELECT grant_id, sum(amount)::bigint AS amount
+SELECT grant_id, sum(amount - returned)::bigint AS amount
 FROM credit_grant_draw
-WHERE customer_id = ANY(:customer_ids::uuid[]) AND returned_at IS NULL
-GROUP BY grant_id;
+WHERE customer_id = ANY(:customer_ids::uuid[])
+GROUP BY grant_id
+HAVING sum(amount - returned) <> 0;
 
 -- name: copy_coupon_draws!
--- Load what redemptions took off lines.
-COPY coupon_draw (customer_id, redemption_id, invoice_id, line_number, period_number, amount)
-    FROM STDIN;
+-- Load what redemptions took off lines, and what lines that take back returned of it.
+COPY coupon_draw (customer_id, redemption_id, invoice_id, line_number, period_number, amount,
+    origin_invoice_id, origin_line) FROM STDIN;
 
 -- name: copy_grant_draws!
--- Load what grants took off lines.
-COPY credit_grant_draw (customer_id, grant_id, invoice_id, line_number, amount) FROM STDIN;
+-- Load what grants took off lines, and what lines that take back returned of it.
+COPY credit_grant_draw (customer_id, grant_id, invoice_id, line_number, amount,
+    origin_invoice_id, origin_line) FROM STDIN;
 
 -- name: return_coupon_draws!
--- Give back what redemptions took off an invoice that is billed again.
-UPDATE coupon_draw SET returned_at = :returned_at
-WHERE customer_id = :customer_id AND invoice_id = :invoice_id AND returned_at IS NULL;
+-- Count what a credit note that corrects gave back of what redemptions took off lines.
+UPDATE coupon_draw AS d SET returned = d.returned + n.amount, returned_at = :returned_at
+FROM unnest(:customer_ids::uuid[], :source_ids::uuid[], :invoice_ids::uuid[],
+    :line_numbers::int[], :amounts::bigint[])
+    AS n (customer_id, redemption_id, invoice_id, line_number, amount)
+WHERE d.customer_id = n.customer_id AND d.redemption_id = n.redemption_id
+    AND d.invoice_id = n.invoice_id AND d.line_number = n.line_number;
 
 -- name: return_grant_draws!
--- Give back what grants took off an invoice that is billed again.
-UPDATE credit_grant_draw SET returned_at = :returned_at
-WHERE customer_id = :customer_id AND invoice_id = :invoice_id AND returned_at IS NULL;
+-- Count what a credit note that corrects gave back of what grants took off lines.
+UPDATE credit_grant_draw AS d SET returned = d.returned + n.amount, returned_at = :returned_at
+FROM unnest(:customer_ids::uuid[], :source_ids::uuid[], :invoice_ids::uuid[],
+    :line_numbers::int[], :amounts::bigint[])
+    AS n (customer_id, grant_id, invoice_id, line_number, amount)
+WHERE d.customer_id = n.customer_id AND d.grant_id = n.grant_id
+    AND d.invoice_id = n.invoice_id AND d.line_number = n.line_number;
+
+-- name: list_taken
+-- What redemptions and grants took off each line of these customers and did not get back, and what
+-- lines that take back returned.
+SELECT invoice_id, line_number, source_id, period_number, sum(amount)::bigint AS amount
+FROM (
+    SELECT COALESCE(origin_invoice_id, invoice_id) AS invoice_id,
+        COALESCE(origin_line, line_number) AS line_number, redemption_id AS source_id,
+        period_number, amount - returned AS amount
+    FROM coupon_draw
+    WHERE customer_id = ANY(:customer_ids::uuid[])
+    UNION ALL
+    SELECT COALESCE(origin_invoice_id, invoice_id), COALESCE(origin_line, line_number), grant_id,
+        NULL, amount - returned
+    FROM credit_grant_draw
+    WHERE customer_id = ANY(:customer_ids::uuid[])
+    UNION ALL
+    SELECT invoice_id, line_number, redemption_id, period_number, amount - returned
+    FROM coupon_draw
+    WHERE customer_id = ANY(:customer_ids::uuid[]) AND origin_line IS NOT NULL
+    UNION ALL
+    SELECT invoice_id, line_number, grant_id, NULL, amount - returned
+    FROM credit_grant_draw
+    WHERE customer_id = ANY(:customer_ids::uuid[]) AND origin_line IS NOT NULL
+) AS every
+GROUP BY invoice_id, line_number, source_id, period_number
+HAVING sum(amount) <> 0
+ORDER BY invoice_id, line_number, period_number, source_id;
+
+-- name: list_returned
+-- What credit notes gave back of the discount of each line of these customers.
+SELECT invoice_id, line_number, sum(returned)::bigint AS amount
+FROM (
+    SELECT invoice_id, line_number, returned FROM coupon_draw
+    WHERE customer_id = ANY(:customer_ids::uuid[]) AND returned <> 0
+    UNION ALL
+    SELECT invoice_id, line_number, returned FROM credit_grant_draw
+    WHERE customer_id = ANY(:customer_ids::uuid[]) AND returned <> 0
+) AS every
+GROUP BY invoice_id, line_number;
 
 -- name: list_draws
 -- What took something off the lines of an invoice: coupons by their code, then grants.
@@ -125,14 +175,14 @@ GROUP BY invoice_id, line_number;
 -- name: find_overdrawn
 -- Redemptions of which more was drawn for a period than there is, and coupons redeemed too often.
 SELECT d.customer_id, d.redemption_id AS source_id, 'coupon' AS what, c.amount AS allowed,
-    sum(d.amount)::bigint AS drawn
+    sum(d.amount - d.returned)::bigint AS drawn
 FROM coupon_draw AS d
 JOIN coupon_redemption AS r
     ON r.customer_id = d.customer_id AND r.redemption_id = d.redemption_id
 JOIN coupon AS c ON c.coupon_id = r.coupon_id
-WHERE d.returned_at IS NULL AND c.amount IS NOT NULL
+WHERE c.amount IS NOT NULL
 GROUP BY d.customer_id, d.redemption_id, d.period_number, c.amount
-HAVING sum(d.amount) > c.amount
+HAVING sum(d.amount - d.returned) > c.amount
 LIMIT 100;
 
 -- name: find_uncounted

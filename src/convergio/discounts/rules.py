@@ -136,6 +136,7 @@ def coupons_off(
                 places.setdefault(number, []).append(place)
         if one.percent is not None:
             every = [(number, place) for number, some in places.items() for place in some]
+            every.sort(key=lambda pair: pair[1])  # of equal remainders the earlier line is first
             whole = _share(sum(left[place] for _, place in every), one.percent, currency)
             _take(Money(whole, currency), every, left, draws, one.redemption_id)
         elif one.amount is not None and one.currency == currency:
@@ -213,13 +214,14 @@ def grants_off(
 def drawable(credit: Iterable[CreditGrant], spent: Mapping[UUID, int]) -> list[Grant]:
     """Return the promotional credit that invoices may draw, in the order given.
 
-    What was paid for is money and no discount; of what was taken back nothing more is drawn.
+    What was paid for is money and no discount; of what was taken back nothing more is drawn. One
+    that is used up stays, for a correction may return a part of it.
     """
     return [
         Grant(one.grant_id, one.starts_at, one.expires_at, left)
         for one in credit
         for left in ((one.amount or 0) - spent.get(one.grant_id, 0),)
-        if one.category == Category.PROMOTIONAL and one.voided_at is None and left > 0
+        if one.category == Category.PROMOTIONAL and one.voided_at is None
     ]
 
 

@@ -9,8 +9,10 @@ from uuid import UUID
 
 from convergio.discounts.model import (
     Coupon,
+    Draw,
     DrawRow,
     Duration,
+    LinePlace,
     OverdrawnRow,
     Redemption,
     Span,
@@ -21,6 +23,7 @@ from convergio.infra.db import Tx
 from convergio.kernel.periods import Interval
 
 QUERIES: Final = sql.load(Path(__file__).with_name("queries.sql"))
+_NOWHERE: Final = (None, None)
 
 
 def insert_coupon(tx: Tx, coupon_id: UUID, terms: Terms, *, created_at: datetime) -> bool:
@@ -103,42 +106,58 @@ def copy_coupon_draws(tx: Tx, draws: Iterable[DrawRow]) -> None:
     tx.copy(
         QUERIES["copy_coupon_draws"],
         (
-            (d.customer_id, d.source_id, d.invoice_id, d.line_number, d.period_number, d.amount)
+            (d.customer_id, d.source_id, d.invoice_id, d.line_number, d.period_number, d.amount,
+             *(d.origin or _NOWHERE))
             for d in draws
         ),
-    )
+    )  # fmt: skip
 
 
 def copy_grant_draws(tx: Tx, draws: Iterable[DrawRow]) -> None:
     """Load what grants took off lines."""
     tx.copy(
         QUERIES["copy_grant_draws"],
-        ((d.customer_id, d.source_id, d.invoice_id, d.line_number, d.amount) for d in draws),
-    )
+        (
+            (d.customer_id, d.source_id, d.invoice_id, d.line_number, d.amount,
+             *(d.origin or _NOWHERE))
+            for d in draws
+        ),
+    )  # fmt: skip
 
 
-def return_coupon_draws(
-    tx: Tx, customer_id: UUID, invoice_id: UUID, *, returned_at: datetime
-) -> None:
-    """Give back what redemptions took off an invoice."""
-    tx.run(
-        QUERIES["return_coupon_draws"],
-        customer_id=customer_id,
-        invoice_id=invoice_id,
-        returned_at=returned_at,
-    )
+def return_coupon_draws(tx: Tx, draws: Sequence[DrawRow], *, returned_at: datetime) -> None:
+    """Count what was given back of what redemptions took off lines."""
+    tx.run(QUERIES["return_coupon_draws"], returned_at=returned_at, **_returned(draws))
 
 
-def return_grant_draws(
-    tx: Tx, customer_id: UUID, invoice_id: UUID, *, returned_at: datetime
-) -> None:
-    """Give back what grants took off an invoice."""
-    tx.run(
-        QUERIES["return_grant_draws"],
-        customer_id=customer_id,
-        invoice_id=invoice_id,
-        returned_at=returned_at,
-    )
+def return_grant_draws(tx: Tx, draws: Sequence[DrawRow], *, returned_at: datetime) -> None:
+    """Count what was given back of what grants took off lines."""
+    tx.run(QUERIES["return_grant_draws"], returned_at=returned_at, **_returned(draws))
+
+
+def _returned(draws: Sequence[DrawRow]) -> dict[str, list[Any]]:
+    return {
+        "customer_ids": [one.customer_id for one in draws],
+        "source_ids": [one.source_id for one in draws],
+        "invoice_ids": [one.invoice_id for one in draws],
+        "line_numbers": [one.line_number for one in draws],
+        "amounts": [one.amount for one in draws],
+    }
+
+
+def list_taken(tx: Tx, customer_ids: Sequence[UUID]) -> dict[LinePlace, list[Draw]]:
+    """Return by line what took something off it, as far as that did not come back."""
+    found: dict[LinePlace, list[Draw]] = {}
+    rows = tx.tuples(QUERIES["list_taken"], customer_ids=list(customer_ids))
+    for invoice_id, line, source_id, number, amount in rows:
+        found.setdefault((invoice_id, line), []).append(Draw(source_id, number, amount))
+    return found
+
+
+def list_returned(tx: Tx, customer_ids: Sequence[UUID]) -> dict[LinePlace, int]:
+    """Return by line what credit notes gave back of its discount."""
+    rows = tx.tuples(QUERIES["list_returned"], customer_ids=list(customer_ids))
+    return {(invoice_id, line): amount for invoice_id, line, amount in rows}
 
 
 def list_draws(tx: Tx, customer_id: UUID, invoice_id: UUID) -> list[tuple[int, str | None, int]]:
@@ -147,7 +166,7 @@ def list_draws(tx: Tx, customer_id: UUID, invoice_id: UUID) -> list[tuple[int, s
     return [(line, code, amount) for line, code, amount in rows]
 
 
-def list_drawn_lines(tx: Tx, customer_ids: Sequence[UUID]) -> dict[tuple[UUID, int], int]:
+def list_drawn_lines(tx: Tx, customer_ids: Sequence[UUID]) -> dict[LinePlace, int]:
     """Return by invoice and line what was taken off it."""
     rows = tx.tuples(QUERIES["list_drawn_lines"], customer_ids=list(customer_ids))
     return {(invoice_id, line): amount for invoice_id, line, amount in rows}

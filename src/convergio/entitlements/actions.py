@@ -13,8 +13,17 @@ from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
-from convergio.entitlements import grants, leases, quick, repeating, rules, spending, store
-from convergio.entitlements.errors import HasRepeats, not_countable
+from convergio.entitlements import (
+    grants,
+    leases,
+    levels,
+    quick,
+    repeating,
+    rules,
+    spending,
+    store,
+)
+from convergio.entitlements.errors import HasRepeats, not_countable, not_reservable
 from convergio.entitlements.model import (
     Allowed,
     Ask,
@@ -26,7 +35,7 @@ from convergio.entitlements.model import (
     Reservation,
 )
 from convergio.infra import ids
-from convergio.infra.db import Contended, Database, Tx
+from convergio.infra.db import Contended, Database, Tx, stand_back
 from convergio.kernel.errors import Conflict, Difference, Invalid, NotFound, Unavailable, require
 from convergio.kernel.periods import instant_text
 from convergio.kernel.quantity import add_up
@@ -35,7 +44,7 @@ from convergio.metering.errors import WindowsChanged
 from convergio.metering.ingest import Ingestor
 from convergio.metering.intake import Window
 from convergio.metering.model import Event
-from convergio.metering.rules import event_data, instant, plain
+from convergio.metering.rules import MeterPlan, event_data, instant, plain
 from convergio.subscriptions import actions as subscriptions
 
 SOURCE: Final = "convergio:reservation"
@@ -63,7 +72,7 @@ class Gate:
         Raises: Unavailable; what was held by then nobody was told of, and it expires.
         """
         decided, repeats = repeating.without_repeats(asks)
-        for _ in range(_TRIES):
+        for tries in range(_TRIES):
             left = [at for at, decision in enumerate(decided) if decision is None]
             left = [at for at in left if at not in repeats]
             wanted = [(asks[at].customer_key, asks[at].meter_key) for at in left]
@@ -78,7 +87,10 @@ class Gate:
                         found = self._decide(tx, some, [windows[at] for at in rest], now=now)
                     for at, decision in zip(rest, found, strict=True):
                         decided[at] = decision
-            except (Contended, HasRepeats):
+            except HasRepeats:
+                continue
+            except Contended:
+                stand_back(tries)
                 continue
             except WindowsChanged as changed:
                 self._ingestor.forget(changed.customers)
@@ -104,7 +116,8 @@ class Gate:
         for at, window in windows.items():
             if window is None or window.shared or window.customer.customer_id in self._barred:
                 continue
-            if rules.is_countable(self._ingestor.meter_plan(asks[at].meter_key), asks[at].quantity):
+            plan = self._ingestor.meter_plan(asks[at].meter_key)
+            if rules.is_countable(plan, asks[at].quantity) and not rules.is_level(plan):
                 chosen = asks[at].reservation_id or ids.new_id(now)
                 wishes[at] = quick.Wish(window, asks[at].quantity, chosen)
         if not wishes:
@@ -149,7 +162,13 @@ class Gate:
             for window, places in grouped.items()
             if places
         ]
-        held = _held(tx, asked, decisions, now=now)
+
+        def plan_of(at: int) -> MeterPlan | None:
+            return self._ingestor.meter_plan(asks[at].meter_key)
+
+        added, leveled = levels.parted(asked, plan_of)
+        held = _held(tx, added, decisions, now=now)
+        held |= levels.decided(tx, leveled, decisions, plan_of, now=now)
         made = [
             (at, self._reservation(window, asks[at], now=now))
             for window, few in asked
@@ -195,7 +214,10 @@ class Gate:
                 decisions[at] = Denied(reason)
                 continue
             refused = rules.refusal(rules.access(status.get(window.customer.customer_id)))
-            if not rules.is_countable(self._ingestor.meter_plan(meter_key), asks[at].quantity):
+            plan = self._ingestor.meter_plan(meter_key)
+            if rules.is_distinct(plan):
+                decisions[at] = Refused(not_reservable(meter_key))
+            elif not rules.is_countable(plan, asks[at].quantity):
                 decisions[at] = Refused(not_countable(meter_key))
             elif refused is not None:
                 decisions[at] = Denied(refused)
@@ -300,6 +322,7 @@ class Gate:
                 return rules.state(
                     row,
                     rules.access(status),
+                    plan=self._ingestor.meter_plan(meter_key),
                     stale=stale.get((customer_id, row.meter_id), Decimal(0)),
                     spend_cap=account.cap.money if account else None,
                     spend=account.spend() if account else None,
@@ -412,7 +435,9 @@ def _close(
 ) -> list[Reservation]:
     """Give back what open reservations hold and write what became of them."""
     open_ones = [row for row in found if row.state == "open"]
-    held = [(row.customer_id, row.meter_id, row.start_at, row.quantity) for row in open_ones]
+    held = [
+        (row.customer_id, row.meter_id, row.start_at, row.quantity) for row in open_ones if row.adds
+    ]
     metering.give_back(tx, held, now=now)
     closed = [
         replace(row, state=state, settled_at=now, settled=settled)

@@ -65,6 +65,12 @@ def not_countable(meter_key: str) -> Invalid:
     return Invalid(detail, code="bad_quantity", field="quantity")
 
 
+def not_reservable(meter_key: str) -> Invalid:
+    """Say that nothing can be held of a meter that counts distinct values."""
+    detail = f"the meter '{meter_key}' counts distinct values, and an ask has none; track events"
+    return Invalid(detail, code="not_reservable", field="meter")
+
+
 class HasRepeats(Exception):
     """A reservation with this id was made meanwhile; the transaction is lost."""
 

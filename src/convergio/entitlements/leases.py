@@ -24,7 +24,7 @@ from convergio.entitlements import rules, spending, store
 from convergio.entitlements.errors import other_lease, unknown_lease
 from convergio.entitlements.model import LEASE_LIFE, Denied, Lease, Leased, Reason
 from convergio.infra import ids, outbox
-from convergio.infra.db import Contended, Database, Tx
+from convergio.infra.db import Contended, Database, Tx, stand_back
 from convergio.kernel.errors import Invalid, Unavailable, require
 from convergio.kernel.quantity import add_up, quantity_text, subtract
 from convergio.metering import actions as metering
@@ -42,7 +42,7 @@ Expire = Callable[[Tx, UUID, int, datetime, datetime], bool]
 
 
 class _Moved(Exception):
-    """Somebody changed the lease or its window since it was read; give up and read again."""
+    """Somebody made or changed the lease, or its window, since it was read: read it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Leases:
                 return Denied(Reason.UNKNOWN_CUSTOMER if known else Reason.UNKNOWN_METER)
             customer_id = window.customer.customer_id
             _check_meter(self._ingestor.meter(window.meter_id, now=now))
-            with suppress(Contended), self._database.transaction() as tx:
+            with suppress(Contended, _Moved), self._database.transaction() as tx:
                 caps = spending.lock_accounts(tx, [customer_id], now=now)
                 row = metering.lock_window(tx, customer_id, window.meter_id, now)
                 if row is not None:
@@ -135,7 +135,8 @@ class Leases:
             settled_at=None,
         )
         _hold(tx, lease, granted, now=now)
-        store.insert_lease(tx, lease)
+        if not store.insert_lease(tx, lease):  # made meanwhile, of a window that this one is not
+            raise _Moved
         return Leased(lease)
 
     def _slice(
@@ -202,11 +203,11 @@ class Leases:
         customer_id = self._ingestor.customer(customer_key, now=now)
         if customer_id is None:
             raise unknown_lease()
-        for _ in range(_TRIES):
+        for tries in range(_TRIES):
             try:
                 return self._try_report(customer_key, customer_id, lease_id, report, now=now)
             except (_Moved, Contended):
-                continue
+                stand_back(tries)
         raise Unavailable("this lease changes faster than it can be read", code="contended")
 
     def _try_report(

@@ -86,7 +86,10 @@ Decision = Allowed | Denied | Refused
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What was promised, and what became of it."""
+    """What was promised, and what became of it.
+
+    One that `adds` is part of what its window holds in reserve; of a level nothing is held.
+    """
 
     customer_id: UUID
     reservation_id: UUID
@@ -98,6 +101,7 @@ class Reservation:
     expires_at: datetime
     settled_at: datetime | None
     settled: Decimal | None
+    adds: bool = True
 
     def holds_at(self, now: datetime) -> bool:
         """Say whether it still holds anything."""

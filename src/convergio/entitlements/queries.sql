@@ -14,8 +14,9 @@ VALUES (%s::uuid, %s::uuid, %s::integer, %s::timestamptz, %s::numeric, %s::times
 -- name: find_reservations
 -- Reservations by customer and id, as they stand.
 SELECT r.customer_id, r.reservation_id, r.meter_id, r.start_at, r.quantity, r.state, r.made_at,
-    r.expires_at, r.settled_at, r.settled
+    r.expires_at, r.settled_at, r.settled, m.aggregation <> ALL ('{max,last}') AS adds
 FROM reservation r
+JOIN meter m ON m.meter_id = r.meter_id
 WHERE (r.customer_id, r.reservation_id) IN (
     SELECT w.customer_id, w.reservation_id
     FROM unnest(:customer_ids::uuid[], :reservation_ids::uuid[])
@@ -30,11 +31,12 @@ WHERE customer_id = :customer_id::uuid AND reservation_id = :reservation_id::uui
 
 -- name: lock_reservation
 -- Locks: one reservation.
-SELECT customer_id, reservation_id, meter_id, start_at, quantity, state, made_at, expires_at,
-    settled_at, settled
-FROM reservation
-WHERE customer_id = :customer_id AND reservation_id = :reservation_id
-FOR UPDATE;
+SELECT r.customer_id, r.reservation_id, r.meter_id, r.start_at, r.quantity, r.state, r.made_at,
+    r.expires_at, r.settled_at, r.settled, m.aggregation <> ALL ('{max,last}') AS adds
+FROM reservation r
+JOIN meter m ON m.meter_id = r.meter_id
+WHERE r.customer_id = :customer_id AND r.reservation_id = :reservation_id
+FOR UPDATE OF r;
 
 -- name: settle_reservation!
 -- Write what became of a reservation.
@@ -44,29 +46,32 @@ WHERE customer_id = :customer_id AND reservation_id = :reservation_id;
 
 -- name: lock_due_reservations
 -- Locks: reservations whose time is over; what another sweeper holds is passed over.
-SELECT customer_id, reservation_id, meter_id, start_at, quantity, state, made_at, expires_at,
-    settled_at, settled
-FROM reservation
-WHERE state = 'open' AND expires_at <= :now
-ORDER BY customer_id, reservation_id
+SELECT r.customer_id, r.reservation_id, r.meter_id, r.start_at, r.quantity, r.state, r.made_at,
+    r.expires_at, r.settled_at, r.settled, m.aggregation <> ALL ('{max,last}') AS adds
+FROM reservation r
+JOIN meter m ON m.meter_id = r.meter_id
+WHERE r.state = 'open' AND r.expires_at <= :now
+ORDER BY r.customer_id, r.reservation_id
 LIMIT :size
-FOR UPDATE SKIP LOCKED;
+FOR UPDATE OF r SKIP LOCKED;
 
 -- name: lock_stale_reservations
 -- Locks: a customer's reservations of one window whose time is over. What a sweeper or a settler
 -- holds is passed over: it is about to be given back or counted by whoever holds it.
-SELECT customer_id, reservation_id, meter_id, start_at, quantity, state, made_at, expires_at,
-    settled_at, settled
-FROM reservation
-WHERE customer_id = :customer_id AND meter_id = :meter_id AND state = 'open'
-    AND expires_at <= :now AND start_at = :start_at
-ORDER BY reservation_id
-FOR UPDATE SKIP LOCKED;
+SELECT r.customer_id, r.reservation_id, r.meter_id, r.start_at, r.quantity, r.state, r.made_at,
+    r.expires_at, r.settled_at, r.settled, m.aggregation <> ALL ('{max,last}') AS adds
+FROM reservation r
+JOIN meter m ON m.meter_id = r.meter_id
+WHERE r.customer_id = :customer_id AND r.meter_id = :meter_id AND r.state = 'open'
+    AND r.expires_at <= :now AND r.start_at = :start_at
+ORDER BY r.reservation_id
+FOR UPDATE OF r SKIP LOCKED;
 
 -- name: stale_reserved
 -- What customers' windows of an instant still hold for reservations whose time is over, by meter.
 SELECT r.customer_id, r.meter_id, sum(r.quantity) AS quantity
 FROM reservation r
+JOIN meter m ON m.meter_id = r.meter_id AND m.aggregation <> ALL ('{max,last}')
 JOIN usage_total t ON t.customer_id = r.customer_id AND t.meter_id = r.meter_id
     AND t.dimensions = '' AND t.start_at = r.start_at
 WHERE r.customer_id = ANY(:customer_ids::uuid[]) AND r.state = 'open' AND r.expires_at <= :now
@@ -74,11 +79,12 @@ WHERE r.customer_id = ANY(:customer_ids::uuid[]) AND r.state = 'open' AND r.expi
 GROUP BY r.customer_id, r.meter_id;
 
 -- name: insert_lease!
--- Store a new lease.
+-- Store a new lease, unless its id is a lease already.
 INSERT INTO lease (customer_id, lease_id, meter_id, start_at, end_at, granted, used, sequence,
     state, made_at, expires_at)
 VALUES (:customer_id, :lease_id, :meter_id, :start_at, :end_at, :granted, :used, :sequence,
-    :state, :made_at, :expires_at);
+    :state, :made_at, :expires_at)
+ON CONFLICT (customer_id, lease_id) DO NOTHING;
 
 -- name: find_lease
 -- One lease.
@@ -155,13 +161,15 @@ ON CONFLICT (customer_id) DO UPDATE
 DELETE FROM spend_cap WHERE customer_id = :customer_id;
 
 -- name: differing_reserved
--- Windows whose reserved quantity is not what their open reservations and open leases hold.
+-- Windows whose reserved quantity is not what their open reservations and open leases hold. Of a
+-- level nothing is held.
 SELECT t.customer_id, t.meter_id, t.start_at, t.reserved AS found,
     coalesce(r.quantity, 0) + coalesce(l.quantity, 0) AS expected
 FROM usage_total t
 LEFT JOIN LATERAL (
     SELECT sum(o.quantity) AS quantity
     FROM reservation o
+    JOIN meter m ON m.meter_id = o.meter_id AND m.aggregation <> ALL ('{max,last}')
     WHERE o.customer_id = t.customer_id AND o.meter_id = t.meter_id AND o.state = 'open'
         AND o.start_at = t.start_at
 ) r ON true

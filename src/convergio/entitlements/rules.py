@@ -1,6 +1,5 @@
 """Who may, how much a lease gets, and what a report makes of it."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -30,7 +29,10 @@ _ZERO: Final = Decimal(0)
 _ONE: Final = Decimal(1)
 _HOLDERS: Final = 10
 _CHOSEN: Final = b"convergio:authorize"
-_BY_ONE: Final = frozenset({"count", "unique_count"})
+_BY_ONE: Final = "count"
+_DISTINCT: Final = "unique_count"
+_MAXIMUM: Final = "max"
+_LEVELS: Final = frozenset({_MAXIMUM, "last"})
 _TICK: Final = timedelta(microseconds=1)
 SOON: Final = timedelta(seconds=1)
 
@@ -56,7 +58,31 @@ def reservation_id(chosen: str) -> UUID:
 
 def is_countable(plan: MeterPlan | None, quantity: Decimal) -> bool:
     """Say whether a reservation of so much can be committed as one event of the meter."""
-    return plan is None or plan.aggregation not in _BY_ONE or quantity == _ONE
+    if plan is None:
+        return True
+    return plan.aggregation != _DISTINCT and (plan.aggregation != _BY_ONE or quantity == _ONE)
+
+
+def is_distinct(plan: MeterPlan | None) -> bool:
+    """Say whether a meter counts values that nobody has when asking."""
+    return plan is not None and plan.aggregation == _DISTINCT
+
+
+def is_level(plan: MeterPlan | None) -> bool:
+    """Say whether a meter has a level: what is asked for takes its place, and never adds to it."""
+    return plan is not None and plan.aggregation in _LEVELS
+
+
+def fits_level(window: WindowRow, plan: MeterPlan | None, quantity: Decimal) -> bool:
+    """Say whether the level that follows stays within the limit: the new maximum, the new value.
+
+    What others asked for meanwhile cannot change that, so nothing is held.
+    """
+    if window.quota_limit is None:
+        return True
+    keeps = plan is not None and plan.aggregation == _MAXIMUM
+    level = max(window.used, quantity) if keeps else quantity
+    return level <= window.quota_limit
 
 
 def remaining(
@@ -71,6 +97,12 @@ def remaining(
         return None
     held = subtract(add_up((window.used, window.reserved, over)), stale)
     return max(_ZERO, subtract(window.quota_limit, held))
+
+
+def highest(window: WindowRow, plan: MeterPlan | None) -> Decimal | None:
+    """Return the highest level that would be allowed, None where there is no limit."""
+    limit = window.quota_limit
+    return limit if limit is None or fits_level(window, plan, _ZERO) else _ZERO
 
 
 def limit_reached(window: WindowRow, quantity: Decimal, *, now: datetime) -> Denied:
@@ -97,12 +129,13 @@ def state(
     window: WindowRow,
     found: Access,
     *,
+    plan: MeterPlan | None = None,
     stale: Decimal = _ZERO,
     spend_cap: Money | None = None,
     spend: Money | None = None,
 ) -> QuotaState:
     """Return the quota as its owner sees it, and why the next unit would be denied."""
-    left = remaining(window, stale=stale)
+    left = highest(window, plan) if is_level(plan) else remaining(window, stale=stale)
     reason = refusal(found)
     if reason is None and left is not None and left == 0:
         reason = Reason.LIMIT_REACHED
@@ -136,14 +169,6 @@ def overage_price(charge: Charge, quantity: Decimal, *, currency: str) -> Money:
     """
     used = rate(charge, quantity, currency=currency).total
     return used - rate(charge, _ZERO, currency=currency).total
-
-
-def spend(charges: Mapping[int, Charge], used: Mapping[int, Decimal], *, currency: str) -> Money:
-    """Return what these quantities of meters add to the invoice; an unpriced meter adds nothing."""
-    total = Money.zero(currency)
-    for meter_id, charge in charges.items():
-        total += overage_price(charge, used.get(meter_id, _ZERO), currency=currency)
-    return total
 
 
 def slice_of(left: Decimal | None, wanted: Decimal) -> Decimal:

@@ -141,9 +141,9 @@ def stale_reserved(
     return {(row[0], row[1]): row[2] for row in rows}
 
 
-def insert_lease(tx: Tx, lease: Lease) -> None:
-    """Store a new lease."""
-    tx.run(_QUERIES["insert_lease"], **asdict(lease))
+def insert_lease(tx: Tx, lease: Lease) -> bool:
+    """Store a new lease; False where its id is a lease already."""
+    return tx.run(_QUERIES["insert_lease"], **asdict(lease)) == 1
 
 
 def find_lease(tx: Tx, customer_id: UUID, lease_id: UUID) -> Lease | None:

@@ -12,11 +12,10 @@ import zlib
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Final, Literal
-from uuid import UUID
 
 from convergio.identity.errors import BadKey, ScopeMissing
 from convergio.identity.model import ApiKey, Principal, Scope
-from convergio.kernel.errors import Invalid, NotFound, require
+from convergio.kernel.errors import Invalid, require
 
 PREFIX: Final = "cvg_live_"
 ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -91,12 +90,6 @@ def require_scope(who: Principal, scope: Scope) -> None:
     """Let the principal pass that holds the scope, or `admin`. Raises: ScopeMissing."""
     if scope not in who.scopes and Scope.ADMIN not in who.scopes:
         raise ScopeMissing(scope)
-
-
-def require_customer(who: Principal, customer_id: UUID) -> None:
-    """Let a key that belongs to a customer see that customer only. Raises: NotFound."""
-    if who.customer_id is not None and who.customer_id != customer_id:
-        raise NotFound("there is no such customer", code="customer_not_found", field="customer")
 
 
 def masked(api_key: ApiKey) -> str:

@@ -56,12 +56,14 @@ class Batcher(Generic[Item, Answer]):
     async def submit(self, items: Sequence[Item]) -> list[Answer]:
         """Return the answers to these items, after their commit.
 
-        Raises: Unavailable when the queue is full or the server is stopping: nothing was done.
+        An empty queue takes what is larger than itself, or it would never be taken. Raises:
+        Unavailable when the queue is full or the server is stopping: nothing was done.
         """
         loop = asyncio.get_running_loop()
         waiting: _Waiting[Item, Answer] = _Waiting(items, loop.create_future(), loop)
         with self._lock:
-            if self._closing or self._queued + len(items) > self._queue_max:
+            is_full = self._queued > 0 and self._queued + len(items) > self._queue_max
+            if self._closing or is_full:
                 detail = "the server is busy; send the same request again in a second"
                 raise Unavailable(detail, code="overloaded")
             self._queue.append(waiting)

@@ -5,10 +5,11 @@
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from operator import attrgetter
+from random import SystemRandom
 from typing import Any, LiteralString, Self, TypeVar
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from psycopg.rows import class_row, scalar_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from convergio.infra import pipe
+from convergio.infra.clock import pause, stopwatch
 from convergio.infra.pipe import Question
 from convergio.kernel.errors import Conflict, Unavailable, require
 
@@ -57,14 +59,31 @@ _PLAIN: Mapping[type, Callable[[Any], str]] = {
 _BEGUN = frozenset({pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR})
 _HELD = "another change holds the same rows; try again"
 _TRIES = 8
+_PAUSE_SECONDS = 0.005
+_PAUSE_SECONDS_MAX = 0.25
+_BLOCKED_SECONDS_MAX = 15  # one lock time-out is waited for again, not eight of them
+_chance = SystemRandom()
 
 
 class Contended(Unavailable):
     """Two transactions met (SQLSTATE 40P01, 40001) and this one was undone: do it again at once."""
 
 
+class Blocked(Unavailable):
+    """A lock did not come in its time (SQLSTATE 55P03): somebody is long at the same rows."""
+
+
+def stand_back(tries: int) -> None:
+    """Wait before a next try, for a time of chance that grows: two that met do not meet again."""
+    pause(_chance.uniform(0, min(_PAUSE_SECONDS_MAX, _PAUSE_SECONDS * 2**tries)))
+
+
 class AlreadyThere(Exception):
     """A row with the same key is stored."""
+
+
+class Overlapping(Conflict):
+    """A time overlaps one that is stored (SQLSTATE 23P01)."""
 
 
 class Tx:
@@ -95,6 +114,14 @@ class Tx:
         """Return every row as a tuple: for bulk reads whose rows are unpacked at once."""
         with self.raw.cursor() as cursor:
             return cursor.execute(query, _bound(values)).fetchall()
+
+    def planned(self, query: LiteralString, **values: object) -> list[tuple[Any, ...]]:
+        """Return every row, of a plan for these very values: where one for any would be bad.
+
+        The server keeps a plan for any values once it looks cheaper, and to it an array has ten.
+        """
+        with self.raw.cursor() as cursor:
+            return cursor.execute(query, _bound(values), prepare=False).fetchall()
 
     def stream(
         self, name: str, query: LiteralString, *, size: int = 5000, **values: object
@@ -171,10 +198,13 @@ class Tx:
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Run a block that may fail without losing the transaction."""
+        """Run a block that may fail without losing the transaction.
+
+        Raises: Unavailable, also for another transaction that it met; anything else as it is.
+        """
         is_begun = self.raw.pgconn.transaction_status != pq.TransactionStatus.IDLE
         require(is_begun, "a savepoint is inside a transaction")
-        with _forgetful(self.raw), self.raw.transaction():
+        with _unavailable(), _forgetful(self.raw), self.raw.transaction():
             yield
 
 
@@ -248,12 +278,22 @@ class Database:
     def insist(self, work: Callable[[Tx], Row]) -> Row:
         """Return what `work` does in a transaction of its own; again when it met another one.
 
-        It may run several times, each from the start: what it keeps outside must bear that.
-        Raises: Unavailable.
+        The one place where that is done again: up to eight times after a deadlock or a
+        serialization failure, each after a pause of chance length, so that two do not meet twice;
+        and for a few seconds after a lock that did not come. `work` may run several times, each
+        from the start: what it keeps outside must bear that. Raises: Unavailable.
         """
-        for _ in range(_TRIES - 1):
-            with suppress(Contended), self.transaction() as tx:
-                return work(tx)
+        begun = stopwatch()
+        for number in range(_TRIES - 1):
+            try:
+                with self.transaction() as tx:
+                    return work(tx)
+            except Contended:
+                pass
+            except Blocked:
+                if stopwatch() - begun > _BLOCKED_SECONDS_MAX:
+                    raise
+            stand_back(number)
         with self.transaction() as tx:
             return work(tx)
 
@@ -288,21 +328,29 @@ def _forgetful(raw: Raw) -> Iterator[None]:
 def _translated() -> Iterator[None]:
     """Turn what the driver raises into the house's errors."""
     try:
+        with _unavailable():
+            yield
+    except pg.ExclusionViolation as error:
+        raise Overlapping(f"it overlaps what is stored ({_name(error)})") from error
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    """Turn what is of the moment, and not of the rows, into Unavailable."""
+    try:
         yield
     except PoolTimeout:
         raise Unavailable("no database connection is free; try again", code="busy") from None
     except (pg.DeadlockDetected, pg.SerializationFailure, pipe.Unprepared) as error:
         raise Contended(_HELD, code="contended") from error
     except pg.LockNotAvailable as error:
-        raise Unavailable(_HELD, code="contended") from error
+        raise Blocked(_HELD, code="contended") from error
     except pg.QueryCanceled as error:
         detail = "this took too long and was stopped; ask for less at once"
         raise Unavailable(detail, code="too_slow") from error
     except pg.DiskFull as error:
         detail = "the database has no disk space left; free some and try again"
         raise Unavailable(detail, code="no_disk") from error
-    except pg.ExclusionViolation as error:
-        raise Conflict(f"it overlaps what is stored ({_name(error)})") from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise Unavailable("the database is not there; try again", code="no_database") from error
 

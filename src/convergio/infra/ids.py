@@ -5,6 +5,7 @@ specification 0.3: a prefix, an underscore, 26 characters of Crockford's base 32
 """
 
 import os
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -17,13 +18,32 @@ _TEXT_SIZE: Final = 26
 _BITS: Final = 128
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
+_RANDOM_MAX: Final = (1 << 74) - 1
+_STEP_MAX: Final = (1 << 40) - 1
+
+
+class _Last:
+    """The last id that this process made: its millisecond, and its 74 bits beside it."""
+
+    lock = threading.Lock()
+    milliseconds = -1
+    random = 0
 
 
 def new_id(now: datetime) -> UUID:
-    """Return a UUIDv7 (RFC 9562) whose time is `now` and whose other 74 bits are random."""
+    """Return a UUIDv7 (RFC 9562) whose time is `now` and whose other 74 bits are random.
+
+    Of one process and millisecond the later id is the larger (method 2 of its section 6.2), so
+    what is made together, such as the items of a plan, keeps its order.
+    """
     milliseconds = (now - _EPOCH) // _MILLISECOND
-    random = int.from_bytes(os.urandom(10), "big")
-    value = (milliseconds & ((1 << 48) - 1)) << 80 | 0x7 << 76 | (random >> 68 & 0xFFF) << 64
+    random = int.from_bytes(os.urandom(10), "big") & _RANDOM_MAX
+    with _Last.lock:
+        if milliseconds == _Last.milliseconds:
+            later = _Last.random + 1 + (random & _STEP_MAX)
+            random = later if later <= _RANDOM_MAX else random
+        _Last.milliseconds, _Last.random = milliseconds, random
+    value = (milliseconds & ((1 << 48) - 1)) << 80 | 0x7 << 76 | (random >> 62) << 64
     return UUID(int=value | 0b10 << 62 | (random & ((1 << 62) - 1)))
 
 

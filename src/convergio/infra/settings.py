@@ -26,6 +26,7 @@ Line = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*\
 
 _IBAN = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}", re.ASCII)
 KEEP_MONTHS_MIN = 18  # RULES 22: late events and disputes need that long
+_MONTH_DAYS_MIN = 28
 
 
 class Secret:
@@ -50,7 +51,8 @@ class Seller(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who issues the invoices; one deployment is one seller.
 
     `address` is free text for the page; `street` and the rest are what e-invoices ask for, and
-    win where both are there. `regime` is the Italian tax regime, RF01 the ordinary one.
+    win where both are there. `regime` is the Italian tax regime, RF01 the ordinary one, and
+    `stamp_duty` what an Italian e-invoice declares of it in euros; 0.00: nothing.
     """
 
     name: Text = "Example Seller Ltd"
@@ -64,6 +66,7 @@ class Seller(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tax_id: str = ""
     tax_number: Annotated[str, msgspec.Meta(pattern="^([A-Z0-9]{11,16})?$")] = ""
     regime: Annotated[str, msgspec.Meta(pattern="^RF(0[124-9]|1[0-9]|20)$")] = "RF01"
+    stamp_duty: Annotated[str, msgspec.Meta(pattern="^[0-9]{1,3}\\.[0-9]{2}$")] = "2.00"
     iban: str = ""
     bic: Annotated[str, msgspec.Meta(pattern="^([A-Z]{6}[A-Z0-9]{2}([A-Z0-9]{3})?)?$")] = ""
     email: str = ""
@@ -85,7 +88,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
     ingest_batch_max: Positive = 5_000
     ingest_queue_max: Positive = 50_000
-    ingest_back_days: Positive = 35
+    ingest_back_days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] = 35
     usage_keep_months: Annotated[int, msgspec.Meta(ge=0, le=1_200)] = 0
     billing_grace_seconds: Seconds = 3_600
     billing_workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
@@ -135,19 +138,50 @@ def load_settings(environ: Mapping[str, str], file: Path | None = None) -> Setti
         values["seller"] = seller
     _refuse_unknown(environ)
     settings = _convert(values)
-    if settings.reservation_seconds > settings.billing_grace_seconds:
-        detail = (
-            "a reservation must end before its period is billed: set it to at most "
-            f"CONVERGIO_BILLING_GRACE_SECONDS ({settings.billing_grace_seconds})"
-        )
-        raise Invalid(detail, code="bad_settings", field="CONVERGIO_RESERVATION_SECONDS")
-    if 0 < settings.usage_keep_months < KEEP_MONTHS_MIN:
-        detail = f"write 0 to keep events for ever, or at least {KEEP_MONTHS_MIN} months"
-        raise Invalid(detail, code="bad_settings", field="CONVERGIO_USAGE_KEEP_MONTHS")
+    _check_together(settings)
     _check("CONVERGIO_CURRENCY", exponent, settings.currency)
     _check("CONVERGIO_SELLER_TIME_ZONE", zone, settings.seller.time_zone)
     _check("CONVERGIO_SELLER_IBAN", _check_iban, settings.seller.iban)
     return settings
+
+
+def _check_together(settings: Settings) -> None:
+    """Refuse what contradicts another setting, with the mend. Raises: Invalid."""
+    months, kept_days = settings.usage_keep_months, settings.usage_keep_months * _MONTH_DAYS_MIN
+    rules = (
+        (
+            settings.reservation_seconds > settings.billing_grace_seconds,
+            "CONVERGIO_RESERVATION_SECONDS",
+            (
+                "a reservation must end before its period is billed: set it to at most "
+                f"CONVERGIO_BILLING_GRACE_SECONDS ({settings.billing_grace_seconds})"
+            ),
+        ),
+        (
+            settings.ingest_queue_max < settings.ingest_batch_max,
+            "CONVERGIO_INGEST_QUEUE_MAX",
+            (
+                "no batch could ever be filled: set it to at least "
+                f"CONVERGIO_INGEST_BATCH_MAX ({settings.ingest_batch_max})"
+            ),
+        ),
+        (
+            0 < months < KEEP_MONTHS_MIN,
+            "CONVERGIO_USAGE_KEEP_MONTHS",
+            f"write 0 to keep events for ever, or at least {KEEP_MONTHS_MIN} months",
+        ),
+        (
+            0 < kept_days < settings.ingest_back_days,
+            "CONVERGIO_INGEST_BACK_DAYS",
+            (
+                "events as old as that are archived already: set it to at most "
+                f"{kept_days}, or raise CONVERGIO_USAGE_KEEP_MONTHS ({months})"
+            ),
+        ),
+    )
+    for is_broken, field, detail in rules:
+        if is_broken:
+            raise Invalid(detail, code="bad_settings", field=field)
 
 
 def _check_iban(text: str) -> None:

@@ -72,13 +72,16 @@ class Money:
         return cls(0, currency)
 
     @classmethod
-    def parse(cls, text: str, currency: str) -> "Money":
-        """Read decimal text in major units. Raises: Invalid, also for a part of a minor unit."""
+    def parse(cls, text: str, currency: str, *, field: str = "amount") -> "Money":
+        """Read decimal text in major units.
+
+        Raises: Invalid naming the field, also for a part of a minor unit.
+        """
         # A Fraction, for a Decimal product keeps 28 digits and would round a longer amount.
-        amount = Fraction(parse_rate(text)) * 10 ** exponent(currency)
+        amount = Fraction(parse_rate(text, field=field)) * 10 ** exponent(currency)
         if amount.denominator != 1:
             detail = f"'{text}' has more decimals than {currency} has; write whole minor units"
-            raise Invalid(detail, code="amount_too_fine")
+            raise Invalid(detail, code="amount_too_fine", field=field)
         return cls(int(amount), currency)
 
     def text(self) -> str:
@@ -145,14 +148,15 @@ class Rate:
         return Amount(value if self.per == 1 else value / Fraction(self.per), self.currency)
 
 
-def parse_rate(text: str) -> Decimal:
-    """Read a price as decimal text of at most 23 digits and 15 decimals. Raises: Invalid.
+def parse_rate(text: str, *, field: str = "amount") -> Decimal:
+    """Read a price as decimal text of at most 23 digits and 15 decimals.
 
     A finer price is refused and never rounded (RULES 14), and so are exponents, NaN and blanks.
+    Raises: Invalid naming the field.
     """
     if not isinstance(text, str) or _AMOUNT_TEXT.fullmatch(text) is None:
         detail = 'write a decimal number as text, such as "0.01", with at most 15 decimals'
-        raise Invalid(detail, code="bad_amount")
+        raise Invalid(detail, code="bad_amount", field=field)
     return Decimal(text)
 
 

@@ -4,7 +4,7 @@ Counting events is `ingest.py`, opening windows `windows.py`. A change of a cust
 takes its lock alone, cuts the windows and counts again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
@@ -30,13 +30,14 @@ from convergio.metering.model import (
     UsageKey,
     WindowRow,
 )
-from convergio.metering.schedule import terms_at, with_credit, with_segment, with_share
+from convergio.metering.schedule import Terms, terms_at, with_credit, with_segment, with_share
 from convergio.metering.windows import FROM_EVER
 
 QUERY_SECONDS: Final = 20
 _UNITS: Final = frozenset({"minute", "hour", "day", "week", "month", "quarter", "year"})
 PAGE_SIZE_MAX: Final = 10_000
 _ZERO: Final = Decimal(0)
+OtherTerms = Callable[[UUID, str, Terms], Terms]
 
 
 def set_schedules(tx: Tx, segments: Mapping[UUID, Segment], *, now: datetime) -> None:
@@ -111,14 +112,20 @@ def credits_drawn(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, dict[UUID,
     }
 
 
-def drawn_in(tx: Tx, requests: Sequence[tuple[UUID, str, Period]]) -> dict[UsageKey, Decimal]:
+def drawn_in(
+    tx: Tx,
+    requests: Sequence[tuple[UUID, str, Period]],
+    *,
+    other: OtherTerms | None = None,
+) -> dict[UsageKey, Decimal]:
     """Return how much of the usage of meters in periods was drawn from credit, where any was.
 
-    As `usage_in`; one quick read where none of the customers has credit.
+    As `usage_in`; one quick read where none of the customers has credit. With `other` as it would
+    be if windows had had these terms.
     """
     if not requests:
         return {}
-    of = _draws(tx, sorted({customer_id for customer_id, _, _ in requests}))
+    of = _draws(tx, sorted({customer_id for customer_id, _, _ in requests}), other)
     found: dict[UsageKey, Decimal] = {}
     meters = {key: meter_id for meter_id, key in following.meter_keys(tx).items()} if of else {}
     for customer_id, meter_key, period in requests:
@@ -134,7 +141,9 @@ def drawn_in(tx: Tx, requests: Sequence[tuple[UUID, str, Period]]) -> dict[Usage
     return found
 
 
-def _draws(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, list[tuple[WindowRow, Draw]]]:
+def _draws(
+    tx: Tx, customer_ids: Sequence[UUID], other: OtherTerms | None = None
+) -> dict[UUID, list[tuple[WindowRow, Draw]]]:
     """Return what the windows of customers with credit draw."""
     schedules = store.find_credited_schedules(tx, customer_ids)
     if not schedules:
@@ -155,6 +164,8 @@ def _draws(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, list[tuple[Window
     for (customer_id, meter_id), rows in of.items():
         schedule, key = schedules[customer_id], names[meter_id]
         terms = [terms_at(schedule, key, row.start_at) for row in rows]
+        if other is not None:
+            terms = [other(customer_id, key, one) for one in terms]
         some = draws(terms, [row.used for row in rows], of_meter(schedule.credits, key))
         found.setdefault(customer_id, []).extend(zip(rows, some, strict=True))
     return found
@@ -164,13 +175,15 @@ def hold(tx: Tx, asks: Sequence[tuple[intake.Window, Sequence[Decimal]]]) -> lis
     """Reserve quantities of windows, in order of arrival; say for each whether it fitted.
 
     Where all asks of a window fit, one conditional update decides. Where they do not, the window
-    is locked and they are taken one by one. Locks: the windows, in the order of their key.
-    Raises: WindowsChanged.
+    is locked and they are taken one by one. Locks: the windows, in the order of their key; first
+    those that share an allowance, and what follows them. Raises: WindowsChanged.
     """
     if len({window.key for window, _ in asks}) < len(asks):
         raise WindowsChanged(window.customer for window, _ in asks)  # two copies of one window
     order = sorted(range(len(asks)), key=lambda at: asks[at][0].key)
-    whole = held(tx.together(*holding([asks[at] for at in order])))
+    lead = following.leading(_window_key(window) for window, _ in asks if window.shared)
+    found = tx.together(*lead, *holding([asks[at] for at in order]))
+    whole = held(found[len(lead) :])
     answers: list[list[bool]] = [[] for _ in asks]
     short = []
     for at in order:

@@ -17,7 +17,7 @@ import msgspec
 from convergio.infra import outbox
 from convergio.infra.db import Tx
 from convergio.metering import rules, store
-from convergio.metering.following import follow
+from convergio.metering.following import follow, leading
 from convergio.metering.intake import EventType, refused_payload, too_old
 from convergio.metering.model import (
     ACCEPTED,
@@ -124,12 +124,14 @@ def _recount(
     ensure_windows(tx, wanted, now=now)
     rows = store.find_windows(tx, [customer_id], since=moment, until=moment)
     keys = sorted((row.customer_id, row.meter_id, row.start_at) for row in rows)
+    shared = {(row.customer_id, row.meter_id, row.start_at) for row in rows if row.period_at}
+    if shared:
+        tx.together(*leading(shared))
     locked = store.lock_windows(tx, keys)
     for row in locked:
         span = store.Span(customer_id, row.start_at, row.start_at + _MOMENT, row.meter_id)
         recount(tx, span)
-    shared = [row for row in locked if row.period_at]
-    follow(tx, [(row.customer_id, row.meter_id, row.start_at) for row in shared], now=now)
+    follow(tx, sorted(shared), now=now)
 
 
 def _closed(tx: Tx, event: Event, customer_id: UUID, key: UUID, *, now: datetime) -> Verdict | None:

@@ -4,10 +4,13 @@ Windows share an allowance when a change has cut their period, and prepaid credi
 Whoever changes what an earlier window used or holds calls `follow` in the same transaction, while
 it has that window's lock; who opens a later window locks the earlier ones first. So a limit is
 right at every commit. Windows that share nothing never come here.
+
+Windows before the one that moved are read and not locked: who moves one of them follows later. So
+locks go forward only, and who moves several meters takes them all beforehand (`leading`).
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -17,6 +20,7 @@ from uuid import UUID
 from convergio.catalog import actions as catalog_actions
 from convergio.infra.db import Tx
 from convergio.infra.outbox import Fact
+from convergio.infra.pipe import Question, Values
 from convergio.kernel.errors import Difference
 from convergio.kernel.periods import instant_text
 from convergio.kernel.quantity import add_up
@@ -34,20 +38,36 @@ _PAGE: Final = 500
 def follow(tx: Tx, moved: Collection[WindowKey], *, now: datetime) -> None:
     """Bring the windows after these to what they may use now.
 
-    Locks: every window of their meters. Emits: usage.threshold_reached, once a period and percent.
+    Locks: these and every later window of their meters. Emits: usage.threshold_reached, once a
+    period and percent.
     """
     if not moved:
         return
     meters = sorted(store.find_followed(tx, sorted(moved)))
     if not meters:
         return
+    tx.together(*leading(moved))
     schedules = store.find_schedules(tx, sorted({customer_id for customer_id, _ in meters}))
-    rows = store.lock_meter_windows(tx, meters)
+    rows = store.find_meter_windows(tx, meters)
     changed = list(changes(rows, schedules, meter_keys(tx)))
     saved = [after for _, after in changed]
     store.save_standing(tx, saved)
     due = [fact for row in saved if row.used for _, fact in reached(row)]
     alerts.raise_once(tx, dict(due), now=now)
+
+
+def leading(moved: Iterable[WindowKey]) -> list[Question[list[Values]]]:
+    """Ask for the locks of all that `follow` may touch when these windows move, in one order."""
+    first: dict[tuple[UUID, int], datetime] = {}
+    for customer_id, meter_id, start_at in moved:
+        key = customer_id, meter_id
+        first[key] = min(start_at, first.get(key, start_at))
+    return store.lock_later_windows(
+        [
+            (str(customer_id).encode(), b"%d" % meter_id, start_at.isoformat().encode())
+            for (customer_id, meter_id), start_at in sorted(first.items())
+        ]
+    )
 
 
 def reached(row: WindowRow) -> Iterator[tuple[int, tuple[alerts.AlertKey, Fact]]]:

@@ -14,7 +14,14 @@ from uuid import UUID
 from convergio.catalog import actions as catalog_actions
 from convergio.catalog.model import Catalog, Meter
 from convergio.customers import actions as customer_actions
-from convergio.infra.db import AlreadyThere, Contended, Database, Tx
+from convergio.infra.db import (
+    AlreadyThere,
+    Contended,
+    Database,
+    Overlapping,
+    Tx,
+    stand_back,
+)
 from convergio.infra.pipe import Question
 from convergio.kernel.errors import Conflict, NotFound, Unavailable, require
 from convergio.metering import intake, rules, store, totals
@@ -67,7 +74,7 @@ class Ingestor:
         back = None if importing else self._back
         live = rules.microseconds(OLDEST if back is None else max(OLDEST, now - back))
         known: _Known = self._customers
-        for _ in range(_TRIES):
+        for tries in range(_TRIES):
             closed = self._accepts_from  # once a try: another thread may follow it meanwhile
             batch = intake.prepare(
                 events,
@@ -88,8 +95,10 @@ class Ingestor:
                 return self._judged(events, batch, now=now)
             except WindowsChanged as changed:
                 self.forget(changed.customers)
+            except Overlapping:  # a group of a window that is laid otherwise by now
+                self.forget(one.customer for row in batch.rows for one, *_ in row.adds)
             except Contended:
-                continue
+                stand_back(tries)
             except BoundaryMoved:
                 self._catalog_seen = None
                 self._refresh_catalog(events, now=now)

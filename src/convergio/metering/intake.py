@@ -120,7 +120,7 @@ class Customer:
         return None
 
     def add(self, window: Window) -> None:
-        """Cache a window, in order of time; a stale copy is replaced, an equal one stays.
+        """Cache a window, in order of time; stale ones in its time go, an equal one stays.
 
         Another thread may be preparing a batch: it should not meet two objects for one window.
         """
@@ -128,7 +128,7 @@ class Customer:
         for old in known:
             if (old.start, old.end, old.version) == (window.start, window.end, window.version):
                 return
-        others = [old for old in known if old.start != window.start]
+        others = [old for old in known if old.end <= window.start or window.end <= old.start]
         self.windows[window.meter_id] = sorted([*others, window], key=lambda w: w.start)
 
     def keep(self, row: WindowRow, *, is_full: bool = False) -> None:

@@ -1,6 +1,6 @@
 """What comes in, what it becomes, and what is answered."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -40,6 +40,13 @@ class Slice(NamedTuple):
     def listed(self) -> list[str]:
         """The values that it is, or all but which it is."""
         return sorted(self.others) if self.value is None else [self.value]
+
+
+def slice_of(meter_key: str, by: str, listed: Iterable[str], value: str) -> Slice:
+    """Return the part of a meter's usage that a value is of; "" is all that is not listed."""
+    if value:
+        return Slice(meter_key, by, value)
+    return Slice(meter_key, by, None, frozenset(listed))
 
 
 UsageKey = tuple[UUID, str | Slice, datetime]
@@ -263,6 +270,7 @@ class MeteredEvent:
     quantity: Decimal
     source: str
     event_id: str
+    received_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -475,7 +475,7 @@ RETURNING e.customer_id, e.event_key;
 -- name: page_metered
 -- The next events, in the order of their keys, that a meter counted for a customer in a period:
 -- all, or those whose dimension at a place is listed, or is not.
-SELECT u.event_key, u.occurred_at, u.quantity, e.source, e.event_id
+SELECT u.event_key, u.occurred_at, u.quantity, e.source, e.event_id, e.received_at
 FROM metered_usage AS u
 JOIN usage_event AS e ON e.customer_id = u.customer_id AND e.event_key = u.event_key
 WHERE u.customer_id = :customer_id AND u.meter_id = :meter_id
@@ -524,6 +524,15 @@ FROM unnest(:customer_ids::uuid[], :meter_ids::integer[], :starts::timestamptz[]
     AS w (customer_id, meter_id, start_at)
 JOIN usage_total t ON t.customer_id = w.customer_id AND t.meter_id = w.meter_id
     AND t.dimensions = '' AND t.start_at > w.start_at AND t.start_at < t.end_at;
+
+-- name: lock_later_windows
+-- Locks: of customers' meters, the windows from a start on, in the order of their key.
+SELECT 1
+FROM (VALUES (%s::uuid, %s::integer, %s::timestamptz)) AS w (customer_id, meter_id, start_at)
+JOIN usage_total t ON t.customer_id = w.customer_id AND t.meter_id = w.meter_id
+    AND t.dimensions = '' AND t.start_at >= w.start_at
+ORDER BY t.customer_id, t.meter_id, t.start_at
+FOR UPDATE OF t;
 
 -- name: lock_meter_windows
 -- Locks: every window of customers' meters, in the order of their key.

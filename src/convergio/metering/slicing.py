@@ -7,7 +7,7 @@ a period may have.
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
@@ -56,3 +56,17 @@ def sliced_in(
         if quantity:
             found[customer_id, part, period.start] = quantity
     return found
+
+
+def usage_of(
+    tx: Tx, requests: Iterable[tuple[UUID, str | Slice, Period]], meters: Mapping[str, Meter]
+) -> dict[UsageKey, Decimal]:
+    """Return what was used in periods, of meters and of slices; what is not there is zero."""
+    plain: list[tuple[UUID, str, Period]] = []
+    parts: list[Request] = []
+    for who, of, at in requests:
+        if isinstance(of, Slice):
+            parts.append((who, of, at))
+        else:
+            plain.append((who, of, at))
+    return actions.usage_in(tx, plain, meters) | sliced_in(tx, parts, meters)

@@ -329,11 +329,13 @@ def find_followed(tx: Tx, keys: Sequence[tuple[UUID, int, datetime]]) -> set[tup
 
 
 def _by_key(keys: Sequence[tuple[UUID, int, datetime]]) -> dict[str, object]:
-    return {
-        "customer_ids": [key[0] for key in keys],
-        "meter_ids": [key[1] for key in keys],
-        "starts": [key[2] for key in keys],
-    }
+    columns = [[key[place] for key in keys] for place in range(3)]
+    return dict(zip(("customer_ids", "meter_ids", "starts"), columns, strict=True))
+
+
+def lock_later_windows(rows: Sequence[Values]) -> list[Question[list[Values]]]:
+    """Ask to lock windows and all later ones of their meters; rows: customer, meter id, start."""
+    return _asked("lock_later_windows", rows)
 
 
 def lock_meter_windows(tx: Tx, meters: Sequence[tuple[UUID, int]]) -> list[WindowRow]:
@@ -490,11 +492,9 @@ def page_metered(
 def usage_marks(tx: Tx, asked: Sequence[tuple[UUID, Instant, Instant]]) -> list[Marks]:
     """Return for each (customer, instant, instant) a number for all usage before each instant."""
     rows = tx.tuples(
-        _QUERIES["usage_marks"],
-        places=list(range(len(asked))),
-        customer_ids=[one[0] for one in asked],
-        earlier=[one[1] for one in asked],
+        _QUERIES["usage_marks"], places=list(range(len(asked))),
+        customer_ids=[one[0] for one in asked], earlier=[one[1] for one in asked],
         later=[one[2] for one in asked],
-    )
+    )  # fmt: skip
     found = {place: (earlier, later) for place, earlier, later in rows}
     return [found.get(place, _UNUSED) for place in range(len(asked))]

@@ -2,13 +2,14 @@
 
 Sums and counts are added, a maximum is raised, the last value is set where its event is newer, and
 a value that unique_count has not seen adds one. Windows are touched in the order of their key and
-aggregations in a fixed order, so that concurrent writers cannot deadlock.
+aggregations in a fixed order, so that concurrent writers cannot deadlock. Windows that share an
+allowance come first, with those that follow them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import pairwise
+from itertools import chain, pairwise
 from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
@@ -46,6 +47,13 @@ def move(
     percentage. Raises: WindowsChanged.
     """
     added = _add_up(rows)
+    shared = {
+        (w.customer.customer_id, w.meter_id, w.starts_at): w
+        for w in chain(added.sums, added.tops, added.lasts, (one for one, _ in added.values))
+        if w.shared and not w.dimensions
+    }
+    if shared:
+        before = [*before, *following.leading(shared)]
     if added.values:
         tx.together(*before)
         before = ()
@@ -64,11 +72,6 @@ def move(
     if len(moved) != len(windows):
         raise WindowsChanged(window.customer for window in windows)
     passed = _alert(tx, moved, windows, now=now)
-    shared = {
-        (w.customer.customer_id, w.meter_id, w.starts_at): w
-        for w in windows
-        if w.shared and not w.dimensions
-    }
     following.follow(tx, shared, now=now)
     return passed + _alert_shared(tx, shared, now=now)
 

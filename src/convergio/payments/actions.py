@@ -2,11 +2,13 @@
 
 Claim and record are one transaction each and the gateway is called between them, so a crash at
 any point leaves either nothing or an attempt under our own key, which `reconcile` asks about.
-Locks are taken in one order: invoice, the customer's collections, attempt, subscription.
+Locks are taken in the order of docs/adr/0018: subscription, invoice, the customer's collections,
+attempt. A claim or record that met another transaction is done again; the call in between never.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 from uuid import UUID, uuid5
 
@@ -145,8 +147,8 @@ def collect_due(
     """
     following: tuple[UUID, UUID] | None = (_FIRST, _FIRST)
     while following is not None:
-        with database.transaction() as tx:
-            following = open_collections(tx, now=now, after=following)
+        begin = partial(open_collections, now=now, after=following)
+        following = database.insist(begin)
     tally = Tally()
     for done, due in enumerate(_due(database, now=now, limit=limit), start=1):
         with tally.watching(typeid("inv", due.invoice_id)):
@@ -203,21 +205,24 @@ def _pending(database: Database, *, before: datetime) -> Iterator[Attempt]:
 def _collect(
     database: Database, gateways: Gateways, due: store.DueRow, *, now: datetime, tally: Tally
 ) -> None:
-    with database.transaction() as tx:
-        claim = _claim(tx, due, gateways, now=now, tally=tally)
-    if claim is not None:
+    claim = database.insist(partial(_claim, due=due, gateways=gateways, now=now))
+    if isinstance(claim, Collection):
+        tally.rest(claim)
+    elif claim is not None:
         attempt, request = claim
         result = _charge(gateways[attempt.gateway], request)
         _settle(database, attempt, result, now=now, tally=tally)
 
 
 def _claim(
-    tx: Tx, due: store.DueRow, gateways: Gateways, *, now: datetime, tally: Tally
-) -> tuple[Attempt, ChargeRequest] | None:
-    """Write down the intent to charge; None when there is nothing to charge, or no longer.
+    tx: Tx, due: store.DueRow, gateways: Gateways, *, now: datetime
+) -> tuple[Attempt, ChargeRequest] | Collection | None:
+    """Write down the intent to charge, or that the collection rests; None when it is not due.
 
-    Locks: invoice, collections. The commit of this transaction is what makes the call ours.
+    Locks: subscription, invoice, collections. The commit of this transaction is what makes the
+    call ours.
     """
+    subscriptions.hold(tx, due.customer_id)
     invoice = billing.lock_invoice(tx, due.customer_id, due.invoice_id)
     found = {one.invoice_id: one for one in store.lock_collections(tx, due.customer_id)}
     collection = found[due.invoice_id]
@@ -229,8 +234,7 @@ def _claim(
         resting = rules.rested(collection, invoice, now=now, schedule=DUNNING)
         store.save_collection(tx, resting)
         _follow(tx, found, resting, now=now)
-        tally.rest(resting)
-        return None
+        return resting
     if method.gateway not in gateways:
         raise errors.unknown_gateway(method.gateway)
     claimed = rules.claimed(collection)
@@ -282,8 +286,7 @@ def _ask(
         tally.states[AttemptState.UNKNOWN] += 1
         return
     if result is None:
-        with database.transaction() as tx:
-            request = _same_request(tx, attempt, now=now)
+        request = database.insist(partial(_same_request, attempt=attempt, now=now))
         if request is None:
             return
         result = _charge(gateway, request)
@@ -320,8 +323,7 @@ def _settle(
     tally: Tally,
 ) -> None:
     """Record an answer, and count it once it is committed."""
-    with database.transaction() as tx:
-        recorded = _record(tx, attempt, result, now=now)
+    recorded = database.insist(partial(_record, attempt=attempt, result=result, now=now))
     if recorded is not None:
         tally.add(*recorded)
 
@@ -331,8 +333,9 @@ def _record(
 ) -> tuple[Attempt, Collection] | None:
     """Record what became of an attempt; None when someone else has recorded it already.
 
-    Locks: invoice, collections, attempt, subscription.
+    Locks: subscription, invoice, collections, attempt.
     """
+    subscriptions.hold(tx, attempt.customer_id)
     invoice = billing.lock_invoice(tx, attempt.customer_id, attempt.invoice_id)
     found = {one.invoice_id: one for one in store.lock_collections(tx, attempt.customer_id)}
     current = store.lock_attempt(tx, attempt.customer_id, attempt.attempt_id)
@@ -410,7 +413,7 @@ def _follow(
 def settled_elsewhere(tx: Tx, invoice: Invoice, *, now: datetime) -> None:
     """Let the collection of an invoice follow money that came outside of a gateway.
 
-    Locks: the customer's collections, its subscription.
+    The caller has locked the customer's subscription and the invoice. Locks: the collections.
     """
     found = {one.invoice_id: one for one in store.lock_collections(tx, invoice.customer_id)}
     collection = found.get(invoice.invoice_id)

@@ -22,6 +22,7 @@ from convergio.ledger import actions as ledger
 from convergio.ledger.model import Account, Kind, Transfer
 from convergio.payments import actions, errors, rules, store
 from convergio.payments.model import Receipt, ReceiptMethod
+from convergio.subscriptions import actions as subscriptions
 
 _OPEN_MAX: Final = 500
 
@@ -39,7 +40,7 @@ def record(
 ) -> Receipt:
     """Enter a receipt once: the same reference again returns the one that there is.
 
-    Locks: the receipt, the customer's invoices, collections and subscription. Emits:
+    Locks: the customer's subscription, the receipt, its invoices and collections. Emits:
     payment.received, invoice.paid, and what follows for the subscription. Raises: Invalid; Conflict
     for another currency, or for a reference that stands for something else.
     """
@@ -47,6 +48,7 @@ def record(
     account = customers.get_many(tx, [customer_id])[customer_id]
     if amount.currency != account.currency:
         raise errors.other_currency(account.currency)
+    subscriptions.hold(tx, customer_id)
     made = Receipt(
         customer_id, new_id(now), method, reference, amount.minor, amount.currency, received_on,
         None if invoice is None else invoice.invoice_id, now,

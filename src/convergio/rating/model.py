@@ -8,6 +8,7 @@ one is open. The text of a message begins with the field, and msgspec adds the p
 
 from collections.abc import Sequence
 from decimal import Decimal
+from fractions import Fraction
 from typing import Final, TypeAlias
 
 import msgspec
@@ -24,7 +25,8 @@ class RatedLine(msgspec.Struct, frozen=True):
     """One step of the arithmetic: `quantity` at `unit` for every `per` makes `amount`.
 
     `amount` is the line's share of the rounded total, less than one minor unit from its exact
-    value; a prorated line or one cut by the maximum says so in its description.
+    value. A prorated line is that times `share`. One with a `bound`, a minimum or a maximum, makes
+    what brings the sum so far to that, times `share`.
     """
 
     description: str
@@ -32,6 +34,8 @@ class RatedLine(msgspec.Struct, frozen=True):
     unit: Decimal
     amount: Money
     per: Decimal = ONE
+    share: Fraction | None = None
+    bound: Decimal | None = None
 
 
 class Rated(msgspec.Struct, frozen=True):

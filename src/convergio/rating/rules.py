@@ -51,13 +51,18 @@ _FULL: Final = Fraction(1)
 
 
 class _Part(NamedTuple):
-    """One exact line: `exact` is the numerator over the charge's denominator, in major units."""
+    """One exact line: `exact` is the numerator over the charge's denominator, in major units.
+
+    `share` scales it; one with a `bound` brings the sum so far to that bound, scaled by the share.
+    """
 
     description: str
     quantity: int
     unit: Decimal | None
     exact: int
     per: Decimal = ONE
+    share: Fraction = _FULL
+    bound: Decimal | None = None
 
 
 class _Band(NamedTuple):
@@ -219,7 +224,8 @@ def _segment_parts(charge: Charge, segment: Segment, scale: _Scale) -> Iterator[
         exact = (part.exact - (known.exact if known else 0)) * several
         if fee is not None and fee.exact:
             label = fee.description + scale.note
-            yield fee._replace(description=label, exact=fee.exact * scale.share.numerator)
+            scaled = fee.exact * scale.share.numerator
+            yield fee._replace(description=label, exact=scaled, share=scale.share)
         if exact or (quantity and (fee is None or not fee.exact)) or part.exact == 0:
             yield part._replace(quantity=quantity, exact=exact)
 
@@ -280,7 +286,9 @@ def _parts(charge: Charge, quantity: int, scale: _Scale) -> Iterator[_Part]:
     """Yield the parts of a charge, before its bounds."""
     if isinstance(charge, Flat):
         price = _price(charge.amount)
-        yield _Part("Flat fee" + scale.note, _WHOLE, _shown(charge.amount), scale.fee(price))
+        shown = _shown(charge.amount)
+        fee = scale.fee(price)
+        yield _Part("Flat fee" + scale.note, _WHOLE, shown, fee, share=scale.share)
         return
     included = _included(charge, scale)
     if included and quantity:
@@ -293,7 +301,8 @@ def _parts(charge: Charge, quantity: int, scale: _Scale) -> Iterator[_Part]:
             yield _Part("Usage", billable, shown, exact, scale.per_shown)
         case Seat():
             exact = scale.seats(billable, _price(charge.unit))
-            yield _Part("Seats" + scale.note, billable, _shown(charge.unit), exact)
+            shown = _shown(charge.unit)
+            yield _Part("Seats" + scale.note, billable, shown, exact, share=scale.share)
         case Package():
             count = -(-billable // _quantity(charge.package_size)) * _WHOLE
             exact = scale.usage(count, _price(charge.package_price))
@@ -338,7 +347,8 @@ def _entered(band: _Band, quantity: int, scale: _Scale) -> Iterator[_Part]:
     """Yield the fee for entering a tier, where it has one, and the quantity in it."""
     if band.flat:
         fee = scale.fee(band.flat)
-        yield _Part(band.flat_label + scale.note, _WHOLE, band.flat_shown, fee)
+        label = band.flat_label + scale.note
+        yield _Part(label, _WHOLE, band.flat_shown, fee, share=scale.share)
     if quantity or not band.flat:
         exact = scale.usage(quantity, band.price)
         yield _Part(band.label, quantity, band.price_shown, exact, scale.per_shown)
@@ -365,13 +375,18 @@ def _bounded(parts: list[_Part], charge: Charge, scale: _Scale) -> list[_Part]:
     if charge.minimum is not None:
         missing = scale.fee(_price(charge.minimum)) - exact
         if missing > 0:
-            parts.append(_Part("Minimum" + scale.note, _WHOLE, None, missing))
+            least = _shown(charge.minimum)
+            label = "Minimum" + scale.note
+            parts.append(_Part(label, _WHOLE, None, missing, share=scale.share, bound=least))
     if charge.maximum is not None:
         left = scale.fee(_price(charge.maximum))
         for place, part in enumerate(parts):
             if part.exact > left:
                 cut = f"{part.description}, up to the maximum{scale.note}"
-                parts[place] = part._replace(description=cut, exact=left)
+                most = _shown(charge.maximum)
+                parts[place] = part._replace(
+                    description=cut, exact=left, share=scale.share, bound=most
+                )
             left -= parts[place].exact
     return parts
 
@@ -395,7 +410,8 @@ def _line(part: _Part, amount: Money) -> RatedLine:
     """Return the line of a part; a true-up has no price but its own amount."""
     unit = Decimal(amount.text()) if part.unit is None else part.unit
     quantity = _decimal(part.quantity, DECIMALS)
-    return RatedLine(part.description, quantity, unit, amount, part.per)
+    share = None if part.share == 1 else part.share
+    return RatedLine(part.description, quantity, unit, amount, part.per, share, part.bound)
 
 
 @lru_cache(maxsize=4096)

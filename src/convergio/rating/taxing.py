@@ -51,12 +51,16 @@ REASONS: Final[Mapping[Treatment, str | None]] = {
 
 
 class Taxed(NamedTuple):
-    """The tax of a line: its rate in percent, zero but for the treatment `standard`."""
+    """The tax of a line: its rate in percent, zero but for the treatment `standard`.
+
+    `country` is the one whose tax it is, None where nothing is taxed.
+    """
 
     category: str
     rate: Decimal
     treatment: Treatment
     reason: str | None = None
+    country: str | None = None
 
 
 class Unknown(NamedTuple):
@@ -69,7 +73,8 @@ class Unknown(NamedTuple):
 class Place:
     """What decides the place of a sale: `exemption` is what the seller granted, if anything.
 
-    `is_verified`: the customer's tax number was checked, and the evidence kept.
+    `is_verified`: the customer's tax number was checked, and the evidence kept. `evidence` is what
+    else was seen of where the customer is: kinds, such as card, and countries.
     """
 
     country: str | None
@@ -77,6 +82,7 @@ class Place:
     is_verified: bool = False
     exemption: Treatment | None = None
     reason: str | None = None
+    evidence: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +122,17 @@ NOT_TAXED: Final = Taxed(STANDARD, ZERO, Treatment.NONE, REASONS[Treatment.NONE]
 
 @dataclass(frozen=True, slots=True)
 class TaxBook:
-    """The seller's own tax: where it is registered, and every rate with its dates."""
+    """The seller's own tax: where it is registered, and every rate with its dates.
+
+    `evidence_min` is how many pieces of evidence must agree on where a consumer is, the country of
+    the account being one.
+    """
 
     seller_country: str
     one_stop_shop: bool
     registrations: tuple[Registration, ...]
     rates: tuple[Rate, ...]
+    evidence_min: int = 1
     _by_key: dict[tuple[str, str, str], list[Rate]] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )
@@ -137,9 +148,40 @@ class TaxBook:
             return _untaxed(category, place.exemption, place.reason)
         if place.country is None:
             return Unknown("the customer has no country; set it on the customer")
+        doubt = self._doubt(place, place.country)
+        if doubt is not None:
+            return doubt
         if place.country == self.seller_country:
             return self._rated(place, category, day)
         return self._abroad(place, place.country, category, day)
+
+    def _doubt(self, place: Place, country: str) -> Unknown | None:
+        """Say why it is not certain where a customer is who is no verified business.
+
+        Two items that do not contradict each other are enough, and where any item contradicts the
+        account, its country needs a second one and more than any other country has (Implementing
+        Regulation 282/2011, articles 24b(d) and 24f).
+        """
+        if place.is_verified or (not place.evidence and self.evidence_min == 1):
+            return None
+        counts = {country: 1}
+        for _, where in place.evidence:
+            counts[where] = counts.get(where, 0) + 1
+        others = [count for where, count in counts.items() if where != country]
+        if not others and counts[country] >= self.evidence_min:
+            return None
+        if others and counts[country] > max(1, *others):
+            return None
+        seen = ", ".join(f"{kind} {where}" for kind, where in place.evidence)
+        if not others:
+            return Unknown(
+                f"one more piece of evidence must say that the customer is in {country};"
+                " record it with `convergio tax locate`"
+            )
+        return Unknown(
+            f"the account says {country}, and the evidence {seen}; correct the country or record"
+            " what settles it with `convergio tax locate`"
+        )
 
     def _abroad(self, place: Place, country: str, category: str, day: date) -> Taxed | Unknown:
         """Decide a sale to another country."""
@@ -197,9 +239,10 @@ def _untaxed(category: str, treatment: Treatment, reason: str | None = None) -> 
 
 def _taxed(rate: Rate) -> Taxed:
     if rate.is_exempt:
-        return _untaxed(rate.category, Treatment.EXEMPT, rate.reason)
+        exempt = _untaxed(rate.category, Treatment.EXEMPT, rate.reason)
+        return exempt._replace(country=rate.country)
     treatment = Treatment.STANDARD if rate.percent else Treatment.ZERO
-    return Taxed(rate.category, rate.percent, treatment, rate.reason)
+    return Taxed(rate.category, rate.percent, treatment, rate.reason, rate.country)
 
 
 class GroupKey(NamedTuple):
@@ -215,7 +258,8 @@ class TaxRow(NamedTuple):
     """The tax of a group of lines, computed once: `rate` in percent, amounts in minor units.
 
     `net` is the taxable amount, always without the tax, also where the prices of the lines have it
-    inside (`inclusive`): the total of a document is the sum of net and tax over its groups.
+    inside (`inclusive`): the total of a document is the sum of net and tax over its groups. The
+    last two are both in the seller's own currency, where the document is in another one.
     """
 
     category: str
@@ -225,6 +269,8 @@ class TaxRow(NamedTuple):
     tax: int
     reason: str | None
     inclusive: bool
+    stated_net: int | None = None
+    stated_tax: int | None = None
 
     @property
     def key(self) -> GroupKey:

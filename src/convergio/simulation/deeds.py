@@ -20,6 +20,7 @@ from convergio.kernel.money import Money
 from convergio.payments import actions as payments
 from convergio.payments import receiving
 from convergio.payments.model import ReceiptMethod
+from convergio.simulation import deeds_money, deeds_parts
 from convergio.simulation.script import Step
 from convergio.subscriptions import actions as subscriptions
 from convergio.subscriptions import changes
@@ -57,6 +58,7 @@ def _subscribe(tx: Tx, step: Step, customer_id: UUID, by: Issuer) -> Step:
         time_zone=words.get("zone", "UTC"),
         seats=int(words.get("seats", "1")),
         trial=trial,
+        by_calendar=words.get("anchor") == "calendar",
     )
     return step
 
@@ -132,7 +134,7 @@ def _pay(tx: Tx, step: Step, customer_id: UUID, by: Issuer) -> Step:
         customer_id=customer_id,
         amount=Money(amount, invoice.currency),
         method=ReceiptMethod("bank_transfer"),
-        reference=f"{step.who}-{step.at.isoformat()}",
+        reference=f"{step.who}-{step.at.isoformat()}-{step.words['part']}",
         received_on=by.as_of.date(),
         now=by.as_of,
         invoice=invoice,
@@ -144,9 +146,15 @@ def _pay(tx: Tx, step: Step, customer_id: UUID, by: Issuer) -> Step:
 def _credit(tx: Tx, step: Step, customer_id: UUID, by: Issuer) -> Step:
     number, invoice = _chosen(tx, step, customer_id)
     words = {"invoice": str(number), "kind": step.words["kind"], "reason": "goodwill"}
-    amount = None
-    if "part" in step.words:
-        amount = Money(max(1, invoice.total // 3), invoice.currency)
+    amount, lines = None, None
+    if "line" in step.words:
+        every = billing.read(tx, by.keyring, invoice).lines
+        place = int(step.words["line"]) % len(every)
+        half = Money(every[place].amount // 2, invoice.currency)
+        words |= {"line": str(place), "amount": str(half.minor)}
+        lines = {every[place].line_number: half}
+    elif "part" in step.words:
+        amount = Money(max(1, invoice.subtotal // 3), invoice.currency)
         words["amount"] = str(amount.minor)
     correcting.credit(
         tx,
@@ -155,6 +163,7 @@ def _credit(tx: Tx, step: Step, customer_id: UUID, by: Issuer) -> Step:
         reason=words["reason"],
         kind=CreditKind(words["kind"]),
         amount=amount,
+        lines=lines,
     )
     return replace(step, words=words)
 
@@ -180,6 +189,7 @@ def _chosen(tx: Tx, step: Step, customer_id: UUID) -> tuple[int, Invoice]:
     return number, found[number]
 
 
+OF_THE_SELLER: Final = frozenset(deeds_money.OF_THE_SELLER)
 _Deed = Callable[[Tx, Step, UUID, Issuer], Step]
 _DEEDS: Final[Mapping[str, _Deed]] = {
     "subscribe": _subscribe,
@@ -194,4 +204,7 @@ _DEEDS: Final[Mapping[str, _Deed]] = {
     "credit": _credit,
     "void_invoice": _void_invoice,
     "give_up": _give_up,
+    **deeds_money.OF_A_CUSTOMER,
+    **deeds_money.OF_THE_SELLER,
+    **deeds_parts.DEEDS,
 }

@@ -14,7 +14,8 @@ from random import Random
 from typing import Final
 
 from convergio.kernel.periods import Calendar, Interval
-from convergio.simulation import assortment
+from convergio.simulation import assortment, drawing_parts
+from convergio.simulation.drawing_money import with_money
 from convergio.simulation.script import NOBODY, Script, Step
 
 _ZONES: Final = (
@@ -60,13 +61,16 @@ def drawn(seed: int, *, customers: int, months: int) -> Script:
     chance = Random(seed)
     start = chance.choice(_STARTS)
     end = Calendar(start, "UTC", Interval.MONTH).boundary(months)
-    catalog = assortment.drawn(chance)
+    parts = drawing_parts.Parts(seed)
+    catalog = parts.catalog(assortment.drawn(chance))
     steps = [*_business(chance, start, end)]
     for number in range(1, customers + 1):
-        steps += _life(chance, f"c{number}", start, end)
+        steps += parts.life(_life(chance, f"c{number}", start, end), end)
+    steps += parts.business(start, end)
     last = end + timedelta(days=2)
     steps += [Step(last, NOBODY, "run", {}), Step(last, NOBODY, "run", {})]
-    return Script(catalog, tuple(sorted(steps, key=lambda step: step.at)))
+    script = Script(catalog, tuple(sorted(steps, key=lambda step: step.at)))
+    return with_money(script, seed, start=start, end=end)
 
 
 def _business(chance: Random, start: datetime, end: datetime) -> Iterator[Step]:

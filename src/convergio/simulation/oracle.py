@@ -7,16 +7,39 @@ product and oracle differ, one of them is wrong, and the documents say which.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from fractions import Fraction
+from typing import NamedTuple
 
-from convergio.simulation.oracle_calendar import Span, days_of
-from convergio.simulation.oracle_life import Life, Plans
-from convergio.simulation.oracle_owing import Key, Owed, Usage, limit_now, owed
+from convergio.simulation.oracle_calendar import days_of
+from convergio.simulation.oracle_holds import Plans
+from convergio.simulation.oracle_life import Life
+from convergio.simulation.oracle_money import Wallet, give_back
+from convergio.simulation.oracle_owing import Key, Owed, Usage, owed
+from convergio.simulation.oracle_papers import (
+    Group,
+    Invoice,
+    Line,
+    Note,
+    Taken,
+    Tax,
+    credited_taxes,
+    spread,
+    sums_of,
+    taxes_of,
+    total_of,
+)
+from convergio.simulation.oracle_tax import File, Place, day_of, file_of, group_of
+from convergio.simulation.oracle_units import Packs
 
+_Wanted = tuple[Owed, int, str]
+_Groups = Mapping[int, Group | None]
 _TICK = timedelta(microseconds=1)
 _EVENTS = frozenset({"use", "void", "amend"})
+_MONEY = frozenset({"paid", "credit", "void_invoice", "give_up"})
+_OFFERS = frozenset({"coupon", "archive", "redeem", "grant", "void_grant", "tax", "place"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,58 +49,6 @@ class Fact:
     at: datetime
     verb: str
     words: Mapping[str, str]
-
-
-@dataclass(slots=True)
-class Line:
-    """A line of an invoice. `given` was taken back of it; `corrected` of that lowers billed.
-
-    One below zero names its source; giving such a line back gives the source back what it lost.
-    """
-
-    key: Key
-    name: str
-    span: Span
-    reason: str
-    amount: int
-    source: "Line | None" = None
-    quantity: Fraction | None = None
-    given: int = 0
-    corrected: int = 0
-
-    @property
-    def left(self) -> int:
-        """What can still be given back of it."""
-        return self.amount - self.given
-
-
-@dataclass(slots=True)
-class Invoice:
-    """An invoice and what settled it."""
-
-    boundary: datetime
-    lines: list[Line]
-    total: int
-    from_balance: int = 0
-    credited: int = 0
-    paid: int = 0
-    state: str = "open"
-
-    @property
-    def due(self) -> int:
-        """What is still to be paid."""
-        return self.total - self.from_balance - self.credited - self.paid
-
-
-@dataclass(slots=True)
-class Note:
-    """A credit note of one invoice."""
-
-    invoice: int
-    reason: str
-    lines: list[tuple[str, int]]
-    total: int
-    applied: int
 
 
 @dataclass(slots=True)
@@ -91,6 +62,12 @@ class Account:
     invoices: list[Invoice] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     balance: int = 0
+    wallet: Wallet = field(default_factory=Wallet)
+    packs: Packs = field(default_factory=Packs)
+    taxes: File | None = None
+    place: Place = field(default_factory=Place)
+    parked: bool = False
+    least: int = 0
 
     def told(self, fact: Fact) -> None:
         """Hear of something that happened."""
@@ -106,17 +83,21 @@ class Account:
             self._void(fact.words)
         elif fact.verb == "give_up":
             self.invoices[int(fact.words["invoice"])].state = "uncollectible"
+        elif fact.verb in _OFFERS:
+            getattr(self, f"_{fact.verb}")(fact.words, fact.at)
 
     def life(self) -> tuple[Life, Usage]:
         """Live everything again, from the first fact."""
-        life, usage = Life(self.plans), Usage(self.meters)
+        life, usage = Life(self.plans, self.currency), Usage(self.meters)
         for number, fact in enumerate(self.facts):
             if fact.verb in _EVENTS:
                 usage.told(fact.verb, fact.words, fact.at)
             elif fact.verb == "run":
                 closed = datetime.fromisoformat(fact.words["closed"])
                 life.pass_until(closed, number)
-            elif fact.verb not in {"paid", "credit", "void_invoice", "give_up"}:
+            elif fact.verb == "redeem":
+                life.pass_until(fact.at, number)
+            elif fact.verb not in _MONEY | _OFFERS:
                 life.told(fact.verb, fact.words, fact.at, number)
         return life, usage
 
@@ -125,11 +106,17 @@ class Account:
         _, usage = self.life()
         return usage.used(meter, start, end)
 
-    def hard_limit(self, meter: str, at: datetime) -> Fraction | None:
-        """Return what a hard quota leaves for the present stretch (RULES 8, 9), or None."""
+    def hard_limit(self, meter: str, at: datetime, since: datetime) -> Fraction | None:
+        """Return what a hard quota leaves for the window since an instant (RULES 8, 9, 12)."""
         life, usage = self.life()
         life.pass_until(at, len(self.facts))
-        return limit_now(life, usage, meter, at)
+        return self.packs.limit(life, usage, meter, at, since)
+
+    def units_left(self, at: datetime) -> dict[str, Fraction]:
+        """Return what usage until now has not drawn of each grant in units."""
+        life, usage = self.life()
+        life.pass_until(at, len(self.facts))
+        return self.packs.left(life, usage, at)
 
     def _bill(self, closed: datetime) -> None:
         """Bring what is billed to what is owed (RULES 1, 4, 5).
@@ -138,15 +125,33 @@ class Account:
         waits for the next one, or goes on a final invoice when none can come any more.
         """
         life, usage = self.life()
+        self.packs.bill(life, usage, self.facts[-1].at)
         dues = list(owed(life, usage, closed=closed, currency=self.currency))
+        found = self._differences(dues, life, closed)
+        wanted = [(boundary, found[boundary]) for boundary in sorted(found)]
+        groups = {
+            id(one): self._group(one) for _, some in wanted for one, more, _ in some if more > 0
+        }
+        self.parked = None in groups.values()
+        if self.parked:
+            return
+        resting = life.live is None or life.live.state == "paused"
+        for boundary, lines in list(self._made(wanted, groups, resting=resting)):
+            if lines:
+                self._finalise(Invoice(boundary, lines, self._taxed(lines)))
+
+    def _differences(
+        self, dues: Sequence[Owed], life: Life, closed: datetime
+    ) -> dict[datetime, list[_Wanted]]:
+        """Return what is owed and not billed, or the other way round, by boundary."""
         last = max((one.boundary for one in self.invoices), default=None)
-        found: dict[datetime, list[tuple[Owed, int, str]]] = {}
-        late: list[tuple[Owed, int, str]] = []
+        found: dict[datetime, list[_Wanted]] = {}
+        late: list[_Wanted] = []
         for one in dues:
             missing = one.amount - self._billed(one.key)
             if not missing:
                 continue
-            boundary, reason = self._place(one, missing, last)
+            boundary, reason = self._boundary(one, missing, last)
             if boundary is None:
                 late.append((one, missing, reason))
             elif boundary <= closed:
@@ -158,12 +163,52 @@ class Account:
                 found.setdefault(min(coming), []).extend(late)
             elif resting:
                 found.setdefault(max(closed, last + _TICK), []).extend(late)
-        drafts = [(boundary, self._drafted(found[boundary])) for boundary in sorted(found)]
-        for boundary, lines in drafts:
-            if lines:
-                self._finalise(Invoice(boundary, lines, sum(line.amount for line in lines)))
+        return found
 
-    def _place(self, one: Owed, missing: int, last: datetime | None) -> tuple[datetime | None, str]:
+    def _made(
+        self, wanted: Sequence[tuple[datetime, list[_Wanted]]], groups: _Groups, *, resting: bool
+    ) -> Iterator[tuple[datetime, list[Line]]]:
+        """Yield the lines of each invoice; what is too little to ask for joins the next one.
+
+        What only gives back is not joined, and whoever leaves is asked for all.
+        """
+        waiting: list[list[_Wanted]] = []
+        for boundary, some in wanted:
+            joined = [*waiting, some]
+            if sum(missing for _, missing, _ in some) <= 0:
+                yield boundary, self._drafted([some], groups)
+            elif self._is_small(joined, groups):
+                waiting = joined
+            else:
+                yield boundary, self._drafted(joined, groups)
+                waiting = []
+        if waiting and resting:
+            last = max(at for at, some in wanted if some in waiting)
+            yield last, self._drafted(waiting, groups)
+
+    def _is_small(self, joined: Sequence[Sequence[_Wanted]], groups: _Groups) -> bool:
+        """Say whether they ask for something, and for less than is asked for: with tax, at once."""
+        if not self.least:
+            return False
+        documents = deepcopy((self.invoices, self.notes, self.wallet))
+        trial = replace(self, invoices=documents[0], notes=documents[1], wallet=documents[2])
+        lines = trial._drafted(joined, groups)  # noqa: SLF001 - its own
+        given = sum(note.total for note in trial.notes[len(self.notes) :])
+        total = total_of(sum(line.net for line in lines), self._taxed(lines)) - given
+        return bool(lines) and 0 < total < self.least
+
+    def _group(self, one: Owed) -> Group | None:
+        """Return how a fresh or late line is taxed (RULES 5): as when it fell due."""
+        is_usage = one.key.kind == "usage"
+        day = day_of(one.shown[1] if is_usage else one.due, one.zone, is_end=is_usage)
+        return group_of(self.taxes, self.place, one.price, day)
+
+    def _taxed(self, lines: Iterable[Line]) -> list[Tax]:
+        return taxes_of((line.group, line.net) for line in lines)
+
+    def _boundary(
+        self, one: Owed, missing: int, last: datetime | None
+    ) -> tuple[datetime | None, str]:
         """Return the boundary of a difference, None where that is over, and what it is called."""
         if not any(self._lines(one.key)) and (last is None or one.due > last):
             return one.due, "fee" if one.key.kind == "fixed" else "usage"
@@ -178,62 +223,91 @@ class Account:
     def _lines(self, key: Key) -> Iterator[Line]:
         return (line for one in self.invoices for line in one.lines if line.key == key)
 
-    def _drafted(self, wanted: Sequence[tuple[Owed, int, str]]) -> list[Line]:
-        """Return the lines of a boundary's invoice; where it would be negative, credit notes."""
+    def _drafted(self, joined: Sequence[Sequence[_Wanted]], groups: _Groups) -> list[Line]:
+        """Return the lines of a boundary's invoice, in the order of `docs/howto/discounts.md`.
+
+        Where a tax group would be negative, what takes back goes on credit notes (RULES 11).
+        """
         lines: list[Line] = []
-        backs: list[tuple[Owed, str, Line, int]] = []
-        for one, missing, reason in wanted:
+        backs: list[_Back] = []
+        place = {id(one): n for n, some in enumerate(joined) for one, _, _ in some}
+        for one, missing, reason in (each for some in joined for each in some):
             if missing > 0:
                 fresh = one.quantity if reason in {"fee", "usage"} else None
-                lines.append(Line(one.key, one.name, one.shown, reason, missing, None, fresh))
+                made = Line(one.key, one.name, one.shown, reason, missing, one.price, None, fresh)
+                made.group = groups[id(one)] or made.group
+                made.place = place[id(one)]
+                lines.append(made)
             else:
                 backs += self._taken_back(one, -missing, reason)
-        total = sum(line.amount for line in lines) - sum(amount for _, _, _, amount in backs)
-        if total < 0:
-            self._note_each(backs)
-            backs = []
-        for one, reason, source, amount in backs:
-            source.given += amount
-            lines.append(Line(one.key, one.name, one.shown, reason, -amount, source))
-        lines.sort(key=lambda line: (line.key.kind, line.key.start, line.amount > 0))
+        backs = [back._replace(parts=give_back(back.line, back.discount)) for back in backs]
+        lines.sort(key=_order)
+        self.wallet.coupons_off(lines)
+        nets = [*((line.group, line.net) for line in lines), *(back.net for back in backs)]
+        apart = self.taxes is not None and self.taxes.apart
+        if apart or any(net < 0 for net in sums_of(nets).values()):
+            self._note_each([back for back in backs if back.amount != back.discount])
+            backs = [back for back in backs if back.amount == back.discount]
+        self.wallet.credit_off(lines, [back.net for back in backs])
+        for one, reason, source, amount, discount, parts in backs:
+            source.give(amount, discount)
+            made = Line(one.key, one.name, one.shown, reason, -amount, one.price, source)
+            made.group = source.group
+            made.discount, made.taken = -discount, list(parts)
+            made.place = place[id(one)]
+            lines.append(made)
+        lines.sort(key=_order)
         return lines
 
-    def _taken_back(
-        self, one: Owed, wanted: int, reason: str
-    ) -> Iterator[tuple[Owed, str, Line, int]]:
+    def _taken_back(self, one: Owed, wanted: int, reason: str) -> Iterator["_Back"]:
         """Split what is too much over the lines that billed it, the newest first."""
         for line in sorted(self._lines(one.key), key=lambda line: -self._age(line)):
             amount = min(wanted, line.left) if line.amount > 0 else 0
             if amount > 0:
                 wanted -= amount
-                yield one, reason, line, amount
+                yield _Back(one, reason, line, amount, line.share(amount))
 
     def _age(self, line: Line) -> int:
         return next(n for n, one in enumerate(self.invoices) if any(x is line for x in one.lines))
 
-    def _note_each(self, backs: Iterable[tuple[Owed, str, Line, int]]) -> None:
-        by_invoice: dict[int, list[tuple[Owed, str, Line, int]]] = {}
+    def _note_each(self, backs: Iterable["_Back"]) -> None:
+        by_invoice: dict[int, list[_Back]] = {}
         for back in backs:
-            by_invoice.setdefault(self._age(back[2]), []).append(back)
+            by_invoice.setdefault(self._age(back.line), []).append(back)
         for number, group in by_invoice.items():
-            for _, _, line, amount in group:
-                line.corrected += amount
-            reason = group[0][1]
-            self._give(number, reason, [(line, amount) for _, _, line, amount in group])
+            parts = [(back.line, back.amount) for back in group]
+            first = min(group, key=lambda back: (back.line.key.kind, back.line.key.start))
+            self._give(number, first.reason, parts, corrects=True, returned=True)
 
-    def _give(self, number: int, reason: str, parts: Sequence[tuple[Line, int]]) -> None:
-        """Issue a credit note: to what is due first, the rest to the balance (RULES 11)."""
+    def _give(
+        self,
+        number: int,
+        reason: str,
+        parts: Sequence[tuple[Line, int]],
+        *,
+        corrects: bool,
+        returned: bool = False,
+    ) -> None:
+        """Issue a credit note: to what is due first, the rest to the balance (RULES 11).
+
+        One that corrects lowers what is billed, and gives coupons and credit their part back,
+        unless they were `returned` it already.
+        """
         invoice = self.invoices[number]
-        total = sum(amount for _, amount in parts)
-        for line, amount in parts:
-            line.given += amount
-            if line.source is not None:
-                line.source.given += amount
+        shares = [(line, amount, line.share(amount)) for line, amount in parts]
+        nets = [(line.group, amount - discount) for line, amount, discount in shares]
+        taxes = credited_taxes(invoice.noted, nets)
+        total = total_of(sum(net for _, net in nets), taxes)
+        for line, amount, discount in shares:
+            line.give(amount, discount)
+            line.corrected += amount if corrects else 0
+            if corrects and not returned:
+                give_back(line, discount)
         applied = min(total, max(0, invoice.due))
         invoice.credited += applied
         self.balance += total - applied
-        lines = [(line.name, amount) for line, amount in parts]
-        self.notes.append(Note(number, reason, lines, total, applied))
+        lines = [(line.name, amount, discount) for line, amount, discount in shares]
+        self.notes.append(Note(number, reason, lines, taxes, total, applied))
         _close(invoice)
 
     def _finalise(self, invoice: Invoice) -> None:
@@ -255,38 +329,73 @@ class Account:
         _close(invoice)
 
     def _credit(self, words: Mapping[str, str]) -> None:
-        """Give back a whole invoice, or an amount spread over its lines by largest remainder."""
+        """Give back an invoice, of a line, or an amount over all lines by largest remainder."""
         number = int(words["invoice"])
         lines = self.invoices[number].lines
         parts = [(line, line.left) for line in lines if line.left]
-        if "amount" in words:
-            parts = _spread(int(words["amount"]), [part for part in parts if part[1] > 0])
-        if words["kind"] == "correction":
-            for line, amount in parts:
-                line.corrected += amount
-        self._give(number, words["reason"], parts)
+        if "line" in words:
+            parts = [(lines[int(words["line"])], int(words["amount"]))]
+        elif "amount" in words:
+            above = [line for line, left in parts if left > 0]
+            shares = spread(int(words["amount"]), [line.left for line in above])
+            parts = [part for part in zip(above, shares, strict=True) if part[1]]
+        self._give(number, words["reason"], parts, corrects=words["kind"] == "correction")
 
     def _void(self, words: Mapping[str, str]) -> None:
         number = int(words["invoice"])
         invoice = self.invoices[number]
         parts = [(line, line.left) for line in invoice.lines if line.left]
-        if words["how"] == "reissue":
-            for line, amount in parts:
-                line.corrected += amount
         if parts:  # else everything was given back before, and there is nothing to say
-            self._give(number, f"void: {words['how']}", parts)
+            corrects = words["how"] == "reissue"
+            self._give(number, f"void: {words['how']}", parts, corrects=corrects)
         invoice.state = "void"
 
+    def _coupon(self, words: Mapping[str, str], _: datetime) -> None:
+        self.wallet.offered[words["code"]] = words
 
-def _spread(amount: int, parts: Sequence[tuple[Line, int]]) -> list[tuple[Line, int]]:
-    """Share an amount by what is left of each line: floors, then the largest remainders."""
-    whole = sum(left for _, left in parts)
-    exact = [Fraction(amount * left, whole) for _, left in parts]
-    shares = [int(part) for part in exact]
-    order = sorted(range(len(parts)), key=lambda n: (shares[n] - exact[n], n))
-    for n in order[: amount - sum(shares)]:
-        shares[n] += 1
-    return [(line, share) for (line, _), share in zip(parts, shares, strict=True) if share]
+    def _archive(self, words: Mapping[str, str], at: datetime) -> None:
+        """Do nothing: what was redeemed goes on, and what is refused is not told."""
+
+    def _redeem(self, words: Mapping[str, str], at: datetime) -> None:
+        life, _ = self.life()
+        life.pass_until(at, len(self.facts))
+        lines = [x for one in self.invoices for x in one.lines if self._billed(x.key)]
+        self.wallet.redeem(words, life, at, lines)
+
+    def _grant(self, words: Mapping[str, str], _: datetime) -> None:
+        (self.packs.told if "meter" in words else self.wallet.grant)(words)
+
+    def _void_grant(self, words: Mapping[str, str], at: datetime) -> None:
+        self.wallet.void_grant(words)
+        self.packs.void(words["key"], at)
+
+    def _tax(self, words: Mapping[str, str], _: datetime) -> None:
+        self.taxes = file_of(words)
+
+    def _place(self, words: Mapping[str, str], _: datetime) -> None:
+        self.place = self.place.told(words)
+
+
+class _Back(NamedTuple):
+    """A part of a line that is taken back, with its share of the line's discount."""
+
+    one: Owed
+    reason: str
+    line: Line
+    amount: int
+    discount: int
+    parts: Sequence[Taken] = ()
+
+    @property
+    def net(self) -> tuple[Group, int]:
+        """What it takes from the group of its line."""
+        return self.line.group, self.discount - self.amount
+
+
+def _order(line: Line) -> tuple[int, str, datetime, bool, int, int]:
+    """Fees first, the older period first, what takes back before what replaces it, then age."""
+    key = line.key
+    return line.place, key.kind, key.start, line.amount > 0, key.agreement, key.hold
 
 
 def _late(one: Owed, missing: int) -> str:

@@ -43,6 +43,20 @@ def span_at(anchor: datetime, zone: str, interval: str, instant: datetime) -> Sp
     return every[-1] if every else None
 
 
+def turn(instant: datetime, zone: str, interval: str) -> datetime:
+    """Return the local midnight at which the calendar's own period around an instant begins.
+
+    Weeks begin on Monday; quarters in January, April, July and October.
+    """
+    day = instant.astimezone(ZoneInfo(zone)).date()
+    if interval == "week":
+        day -= timedelta(days=day.weekday())
+    elif interval != "day":
+        months = _MONTHS[interval]
+        day = date(day.year, (day.month - 1) // months * months + 1, 1)
+    return _moment(day, datetime(day.year, day.month, day.day, tzinfo=UTC), zone)
+
+
 def days_of(span: Span, zone: str) -> tuple[str, str]:
     """Return the first and the last local day of a period."""
     where = ZoneInfo(zone)

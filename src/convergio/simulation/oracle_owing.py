@@ -7,7 +7,7 @@ one allowance. Every answer is computed anew from the life and the events that w
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from math import ceil
@@ -16,18 +16,41 @@ from typing import NamedTuple
 from convergio.kernel.money import exponent
 from convergio.simulation import oracle_prices as prices
 from convergio.simulation.oracle_calendar import Span, span_at, spans
-from convergio.simulation.oracle_life import Agreement, Hold, Life, interval
+from convergio.simulation.oracle_holds import Agreement, Hold, Price, interval
+from convergio.simulation.oracle_life import Life
 
 _NONE = Fraction(0)
+_MOMENT = timedelta(seconds=1)
+"""What an invoice shows as the period of a charge that is asked once."""
 
 
 class Key(NamedTuple):
-    """One thing that is owed: a hold of an agreement, in a period, as a fee or as usage."""
+    """One thing that is owed: a hold of an agreement, in a period, as a fee or as usage.
+
+    `group` is the value of a dimension that has a charge of its own.
+    """
 
     agreement: int
     hold: int
     start: datetime
     kind: str
+    group: str = ""
+
+
+class Part(NamedTuple):
+    """Which events of a meter a charge is for: with one value of a dimension, or with no other."""
+
+    by: str
+    value: str = ""
+    others: frozenset[str] = frozenset()
+
+    def holds(self, data: Mapping[str, str]) -> bool:
+        """Say whether an event is one of them."""
+        found = data.get(self.by, "")
+        return found == self.value if self.value else found not in self.others
+
+
+ALL = Part("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +65,7 @@ class Owed:
     amount: int
     quantity: Fraction
     shown: Span
+    price: Price
     cut: datetime | None = None
     why: str = ""
 
@@ -52,7 +76,10 @@ class Owed:
 
 
 class Usage:
-    """The events of one customer, as corrected so far."""
+    """The events of one customer, as corrected so far.
+
+    `drawn` is what prepaid units pay of them, by hold and beginning of its period.
+    """
 
     def __init__(self, meters: Mapping[str, Mapping[str, str]]) -> None:
         """Begin with nothing; `meters` is the catalog file's, by key."""
@@ -60,6 +87,7 @@ class Usage:
         self._events: dict[str, tuple[datetime, Mapping[str, str]]] = {}
         self._amended: dict[str, tuple[datetime, str, Mapping[str, str]]] = {}
         self._voided: set[str] = set()
+        self.drawn: dict[tuple[int, datetime], Fraction] = {}
 
     def told(self, verb: str, words: Mapping[str, str], at: datetime) -> None:
         """Hear of an event or of a correction; which comes first makes no difference."""
@@ -74,14 +102,15 @@ class Usage:
         else:
             self._events.setdefault(name, (datetime.fromisoformat(words["time"]), data))
 
-    def used(self, meter: str, start: datetime, end: datetime) -> Fraction:
-        """Return what a meter comes to in `[start, end)`."""
-        found = [
-            value
+    def used(self, meter: str, start: datetime, end: datetime, part: Part = ALL) -> Fraction:
+        """Return what a meter comes to in `[start, end)`, in all or of a part of its events."""
+        counted = [
+            self._amended.get(name, (0, 0, data))[2]
             for name, (at, data) in self._events.items()
             if start <= at < end and name not in self._voided
-            and (value := self._value(meter, self._amended.get(name, (0, 0, data))[2])) is not None
-        ]  # fmt: skip
+        ]
+        every = (self._value(meter, data) for data in counted if part.holds(data))
+        found = [value for value in every if value is not None]
         if self.aggregation(meter) == "max":
             return Fraction(max(found, default=Decimal(0)))
         return Fraction(sum(found, Decimal(0)))
@@ -102,12 +131,57 @@ def owed(life: Life, usage: Usage, *, closed: datetime, currency: str) -> Iterat
     for agreement in life.agreements:
         numbers = {id(hold): number for number, hold in enumerate(agreement.holds)}
         for hold in agreement.holds:
-            if "meter" not in hold.price:
+            if hold.is_once:
+                yield from _asked(agreement, hold, numbers[id(hold)], closed, places)
+            elif "meter" not in hold.price:
                 yield from _fees(agreement, hold, numbers[id(hold)], closed, places)
-        measured = [hold for hold in agreement.holds if "meter" in hold.price]
-        for meter, every in sorted({(h.price["meter"], interval(h.price)) for h in measured}):
-            same = [h for h in measured if (h.price["meter"], interval(h.price)) == (meter, every)]
-            yield from _stretches(agreement, same, numbers, usage, closed=closed, places=places)
+        parts = [(h, value) for h in agreement.holds if "meter" in h.price for value in _values(h)]
+        found: list[Owed] = []
+        for group in dict.fromkeys(_group(*part) for part in parts):
+            same = [hold for hold, value in parts if _group(hold, value) == group]
+            value = group[2]
+            found += _stretches(
+                agreement, same, value, numbers, usage, closed=closed, places=places
+            )
+        yield from sorted(found, key=lambda one: one.key.hold)  # and as the values are written
+
+
+def _values(hold: Hold) -> list[str]:
+    """Return the values of its dimension that a price charges apart, and "" for all others."""
+    return ["", *hold.price.get("charges", {})]
+
+
+def _group(hold: Hold, value: str) -> tuple[str, str, str]:
+    return str(hold.price["meter"]), interval(hold.price), value
+
+
+def _charge_of(price: Price, value: str) -> prices.Charge:
+    charge: prices.Charge = price["charges"][value] if value else price["charge"]
+    return charge
+
+
+def _part_of(price: Price, value: str) -> Part:
+    return Part(price["by"], value, frozenset(price["charges"])) if "by" in price else ALL
+
+
+def _asked(
+    agreement: Agreement, hold: Hold, number: int, closed: datetime, places: int
+) -> Iterator[Owed]:
+    """Yield what is asked once, in whole, at its instant; nothing where it was taken back."""
+    if hold.since > closed or hold.until is not None:
+        return
+    moment = hold.since, hold.since + _MOMENT
+    yield Owed(
+        key=Key(agreement.number, number, hold.since, "fixed"),
+        name=hold.price["name"],
+        span=moment,
+        zone=agreement.zone,
+        due=hold.since,
+        amount=prices.rounded(prices.fee(hold.price["charge"], hold.count, Fraction(1)), places),
+        quantity=Fraction(hold.count),
+        shown=moment,
+        price=hold.price,
+    )
 
 
 def _fees(
@@ -125,13 +199,14 @@ def _fees(
         share = _share(due, end if cut is None else cut, span)
         yield Owed(
             key=Key(agreement.number, number, start, "fixed"),
-            name=hold.price["key"],
+            name=hold.price["name"],
             span=span,
             zone=agreement.zone,
             due=due,
             amount=prices.rounded(prices.fee(hold.price["charge"], hold.count, share), places),
             quantity=Fraction(hold.count),
             shown=(start, end if cut is None else cut),
+            price=hold.price,
             cut=cut,
             why=hold.why,
         )
@@ -140,6 +215,7 @@ def _fees(
 def _stretches(
     agreement: Agreement,
     holds: Sequence[Hold],
+    value: str,
     numbers: Mapping[int, int],
     usage: Usage,
     *,
@@ -160,44 +236,55 @@ def _stretches(
         if due > closed or not here:
             continue
         for hold in here:
-            cost, quantity = _stretch(hold, here, usage, span)
+            cost, quantity = _stretch(hold, here, value, usage, span)
             yield Owed(
-                key=Key(agreement.number, numbers[id(hold)], start, "usage"),
-                name=hold.price["key"],
+                key=Key(agreement.number, numbers[id(hold)], start, "usage", value),
+                name=hold.price["name"] + (f" ({value})" if value else ""),
                 span=span,
                 zone=agreement.zone,
                 due=due,
                 amount=prices.rounded(cost, places),
                 quantity=quantity,
                 shown=(start, min(hold.until or end, end)),
+                price=hold.price,
             )
 
 
 def _stretch(
-    hold: Hold, every: Sequence[Hold], usage: Usage, span: Span
+    hold: Hold, every: Sequence[Hold], value: str, usage: Usage, span: Span
 ) -> tuple[Fraction, Fraction]:
     """Return what one price costs for its own stretch of a period, and the units in it."""
     start, end = span
-    meter, charge = hold.price["meter"], hold.price["charge"]
+    meter, charge = hold.price["meter"], _charge_of(hold.price, value)
     since, until = max(hold.since, start), min(hold.until or end, end)
     share = _paid_share(hold, span)
     if usage.aggregation(meter) == "max":
         top = usage.used(meter, since, until)
-        beyond = max(_NONE, top - allowed([hold], span))
+        beyond = max(_NONE, top - allowed([hold], span, value))
         return prices.usage(charge, _NONE, beyond, reach=beyond, share=share), top
-    allowance = allowed(every, span)
-    used = [
-        (h.since, usage.used(meter, max(h.since, start), min(h.until or end, end))) for h in every
-    ]
+    allowance = allowed(every, span, value)
+    used = [(h.since, _units(h, value, usage, span)) for h in every]
     before = sum((units for at, units in used if at < hold.since), _NONE)
-    here, total = usage.used(meter, since, until), sum((units for _, units in used), _NONE)
+    here = _units(hold, value, usage, span)
+    shown = usage.used(meter, since, until, _part_of(hold.price, value))
+    total = sum((units for _, units in used), _NONE)
     first, last, reach = (max(_NONE, units - allowance) for units in (before, before + here, total))
-    return prices.usage(charge, first, last, reach=reach, share=share), here
+    return prices.usage(charge, first, last, reach=reach, share=share), shown
 
 
-def allowed(every: Sequence[Hold], span: Span) -> Fraction:
+def _units(hold: Hold, value: str, usage: Usage, span: Span) -> Fraction:
+    """Return what a price is asked for in its stretch of a period: what no prepaid units pay."""
+    start, end = span
+    since, until = max(hold.since, start), min(hold.until or end, end)
+    used = usage.used(hold.price["meter"], since, until, _part_of(hold.price, value))
+    return used - usage.drawn.get((id(hold), start), _NONE)
+
+
+def allowed(every: Sequence[Hold], span: Span, value: str = "") -> Fraction:
     """Return the allowance of a period: each price's part of it, added up and rounded up."""
-    exact = sum((prices.included(h.price["charge"]) * _paid_share(h, span) for h in every), _NONE)
+    exact = sum(
+        (prices.included(_charge_of(h.price, value)) * _paid_share(h, span) for h in every), _NONE
+    )
     whole = all(_paid_share(h, span) in {0, 1} for h in every)
     return exact if whole else Fraction(ceil(exact))
 
@@ -215,6 +302,7 @@ def limit_now(life: Life, usage: Usage, meter: str, at: datetime) -> Fraction | 
     if span is None:
         return None
     start, end = span
+    holds = [h for h in holds if interval(h.price) == interval(hold.price)]
     here = [
         h for h in holds if h.since < end and (h.until is None or h.until > max(h.since, start))
     ]

@@ -18,16 +18,19 @@ import msgspec
 
 from convergio.billing import actions as billing
 from convergio.billing.actions import Issuer
+from convergio.billing.charging import TAX_UNKNOWN
 from convergio.catalog import actions as catalog
 from convergio.customers import actions as customers
 from convergio.infra.clock import VirtualClock
 from convergio.kernel.errors import Rejected
+from convergio.kernel.money import Money
 from convergio.metering.model import AMEND, VOID, Event, Verdict
 from convergio.payments import actions as payments
-from convergio.simulation import assortment, deeds
+from convergio.simulation import assortment, deeds, deeds_parts
 from convergio.simulation.deeds import numbered
 from convergio.simulation.faults import FaultyDatabase, Killed, at_once, kill, patiently
 from convergio.simulation.oracle import Account, Fact
+from convergio.simulation.oracle_tax import Place
 from convergio.simulation.script import NOBODY, Script, Step
 from convergio.wiring import App
 
@@ -40,6 +43,8 @@ _INVOICES_MAX: Final = 100_000
 _AGAIN: Final = 0.1
 _KILLED: Final = 0.15
 _TOGETHER: Final = 0.3
+_NOBODY: Final = UUID(int=0)
+_COUNTRY: Final = "US"
 
 
 @dataclass(slots=True)
@@ -63,13 +68,27 @@ class Stage:
         self._product, self._clock, self._script = product, clock, script
         self._waiting: list[Step] = []
         self._paid: Counter[tuple[str, int]] = Counter()
+        self._catalog = script.catalog
         with product.database.transaction() as tx:
             catalog.apply(tx, msgspec.json.encode(script.catalog), now=clock.now())
         plans = {plan["key"]: plan for plan in script.catalog["plans"]}
         meters = {meter["key"]: meter for meter in script.catalog["meters"]}
-        yen = {s.who for s in script.steps if s.words.get("plan") in assortment.YEN}
+        yen = {
+            s.who
+            for s in script.steps
+            if s.words.get("plan") in assortment.YEN or s.words.get("currency") == "jpy"
+        }
+        least = script.catalog.get("minimum_charge", {})
         accounts = {
-            who: Account(plans, meters, "jpy" if who in yen else "usd") for who in script.customers
+            who: Account(
+                plans,
+                meters,
+                currency,
+                place=Place(_COUNTRY),
+                least=Money.parse(least.get(currency, "0"), currency).minor,
+            )
+            for who in script.customers
+            for currency in ("jpy" if who in yen else "usd",)
         }
         self.played = Played(accounts, self._customers(accounts))
         if isinstance(product.database, FaultyDatabase):
@@ -84,7 +103,7 @@ class Stage:
                     key=who,
                     now=self._clock.now(),
                     currency=account.currency,
-                    country="US",
+                    country=_COUNTRY,
                 ).customer_id
                 for who, account in accounts.items()
             }
@@ -111,15 +130,19 @@ class Stage:
                 self._deliver()
             return
         self._deliver()
-        if step.who == NOBODY:
-            getattr(self, f"_{step.verb}")(step)
+        if step.who == NOBODY and step.verb not in deeds.OF_THE_SELLER:
+            try:
+                getattr(self, f"_{step.verb}")(step)
+            except Rejected as error:
+                self.played.tally[f"{step.verb} refused: {error.code}"] += 1
             return
         product, now = self._product, self._clock.now()
 
         def deed() -> Step:
             by = Issuer(product.settings.seller, product.keyring, now, now)
             with product.database.transaction() as tx:
-                return deeds.do(tx, step, customer_id=self.played.ids[step.who], by=by)
+                customer_id = self.played.ids.get(step.who, _NOBODY)
+                return deeds.do(tx, step, customer_id=customer_id, by=by)
 
         try:
             told = patiently(deed)
@@ -127,7 +150,8 @@ class Stage:
             self.played.tally[f"{step.verb} refused: {error.code}"] += 1
             return
         self.played.tally[step.verb] += 1
-        self._tell(step.who, told.verb, told.words)
+        for who in self.played.accounts if step.who == NOBODY else (step.who,):
+            self._tell(who, told.verb, told.words)
 
     def _tell(self, who: str, verb: str, words: Mapping[str, str]) -> None:
         if verb == "paid":
@@ -165,6 +189,29 @@ class Stage:
         for who in self.played.accounts:
             self._tell(who, "run", {"closed": (now - grace).isoformat()})
 
+    def _reprice(self, step: Step) -> None:
+        """Sell a price in a new version; everyone hears of it."""
+        newer, now = deeds_parts.repriced(self._catalog, step.words), self._clock.now()
+
+        def apply() -> None:
+            with self._product.database.transaction() as tx:
+                catalog.apply(tx, msgspec.json.encode(newer), now=now)
+
+        patiently(apply)
+        self._catalog = newer
+        self.played.tally["reprice"] += 1
+        for who in self.played.accounts:
+            self._tell(who, "reprice", step.words)
+
+    def _migrate(self, step: Step) -> None:
+        """Move those who have an older version of a price, but for whom the product leaves out."""
+        database, now = self._product.database, self._clock.now()
+        left = patiently(lambda: deeds_parts.migrate(database, step, now=now))
+        for who, customer_id in self.played.ids.items():
+            if customer_id not in left:
+                self._tell(who, "migrate", step.words)
+        self.played.tally["migrate"] += 1
+
     def _billed(self, grace: timedelta, progress: Callable[[int], None] | None = None) -> None:
         product, now = self._product, self._clock.now()
         report = billing.run(
@@ -177,7 +224,7 @@ class Stage:
             progress=progress,
             can_pay=payments.payable,
         )
-        self.played.problems += [one.reason for one in report.problems]
+        self.played.problems += [o.reason for o in report.problems if o.code != TAX_UNKNOWN]
         self.played.tally["invoices"] += report.invoices
         self.played.tally["credit notes"] += report.credit_notes
 
@@ -195,7 +242,7 @@ class Stage:
             )
         self.played.problems += report.problems
         self.played.tally["declined"] += report.declined
-        with product.database.transaction() as tx:
+        with product.database.snapshot() as tx:
             found = billing.page(tx, limit=_INVOICES_MAX)
         for who, customer_id in self.played.ids.items():
             mine = numbered([one for one in found if one.customer_id == customer_id])

@@ -115,7 +115,7 @@ def played(
         found: list[Found] = []
 
         def checked(now: Played) -> bool:
-            found[:] = comparison.differences(now)
+            found[:] = comparison.differences(now, now=clock.now())
             return not found
 
         try:

@@ -1,231 +1,226 @@
-"""What every customer would have owed under another catalog: real history, other prices.
+"""What every customer would have been billed under another catalog: real history, other prices.
 
-Each stretch of time that someone spent on a plan is laid out again with the prices that the other
-catalog has under that plan's key, on the same anchor, zone, periods and usage; `billing.owing`
-then computes both, so what is compared differs in the prices alone. Nothing is written: it reads
-one snapshot.
+Both sides are the past billed again in memory (`billing.replaying`), with everything that applied:
+coupons pinned to their periods, credit, tax, credit notes of changes. So at the prices of today it
+is what was billed, to the cent, and what differs differs for the prices alone. Nothing is written:
+it reads one snapshot, page after page.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from decimal import Decimal
-from itertools import count
 from typing import Final
-from uuid import UUID, uuid5
+from uuid import UUID
 
-from convergio.billing import owing, settling
-from convergio.billing.owing import Prices
+from convergio.billing import owing, replaying, settling
+from convergio.billing.replaying import Ground, Sums, Used
 from convergio.catalog import actions as catalog
-from convergio.catalog.model import Catalog, Definition, PlanTerms, Price, PriceTerms
+from convergio.catalog.model import Catalog
+from convergio.crypto.actions import Keyring
 from convergio.customers import actions as customers
+from convergio.customers.model import Customer
 from convergio.infra.db import Tx
-from convergio.kernel.errors import Invalid
+from convergio.kernel.errors import ConvergioError
 from convergio.kernel.money import Money
 from convergio.kernel.periods import Calendar, Interval, Period
-from convergio.rating.model import Seat
+from convergio.metering import actions as metering
+from convergio.metering.model import Limit
+from convergio.metering.schedule import Terms
+from convergio.simulation.other_prices import OtherPrices
 from convergio.subscriptions import actions as subscriptions
-from convergio.subscriptions.model import Agreement, BillingView, Item, StoredPeriod
+from convergio.subscriptions import limits
+from convergio.subscriptions.model import Agreement, BillingView, Item
 
 _PAGE: Final = 500
-_SPACE: Final = UUID("6f1d2a3c-5a0e-4c8e-9d55-7a4f4f0f1b6e")
-_ONE: Final = Decimal(1)
 _SUMMED: Final = frozenset({"sum", "count"})
+_NOTHING: Final = Sums(0, 0)
 _FAR: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One customer: what is owed at the prices they have, and at the other ones."""
+    """One customer: revenue after discounts, without tax, at the prices they had and at the others.
+
+    `billed` is what documents of the time say; it differs from `now` where somebody corrected
+    `by_hand`, or where something that decides was changed since, such as where the customer lives.
+    With a `problem` neither side can be billed, and all is zero.
+    """
 
     customer: str
     now: Money
     then: Money
+    now_tax: Money
+    then_tax: Money
+    billed: Money
+    billed_tax: Money
+    by_hand: bool = False
+    problem: str | None = None
 
     @property
     def difference(self) -> Money:
         """What the other catalog would bring more; below zero what it would bring less."""
         return self.then - self.now
 
-
-@dataclass(frozen=True, slots=True)
-class _Stay:
-    """A stretch of time on one plan, and how many seats from when until when."""
-
-    plan_key: str
-    items: tuple[Item, ...]
+    @property
+    def is_as_billed(self) -> bool:
+        """Say whether billing the past again gives what documents say."""
+        return (self.now, self.now_tax) == (self.billed, self.billed_tax)
 
 
-class Other:
-    """The other catalog, ready to be laid over a subscription."""
+@dataclass(slots=True)
+class _Asked:
+    """What is compared, and what one page leaves to the next."""
 
-    def __init__(self, live: Catalog, wanted: Definition) -> None:
-        """Keep its plans; `live` says which meters there is usage of, and which plan sold what."""
-        self._plans = wanted.plans
-        self._meters = live.meters
-        every = [*live.plans.values(), *live.archived.values()]
-        self._sold = {price.key: plan.key for plan in every for price in plan.prices}
-        self._live = live.prices_by_id
-        self.prices: dict[UUID, Price] = {}
+    tx: Tx
+    keyring: Keyring
+    live: Catalog
+    other: OtherPrices
+    minimums: Mapping[str, Money]
+    during: Period
+    now: owing.Prices
 
-    def plan_of(self, item: Item, fallback: str) -> str:
-        """Return the plan that an item came with; a price's key says so, whatever its version."""
-        return item.add_on_key or self._sold.get(self._live[item.price_id].key, fallback)
+    def page(self, views: Sequence[BillingView]) -> Iterator[Compared]:
+        """Yield a page of customers, both sides."""
+        accounts = customers.get_many(self.tx, [view.customer_id for view in views])
+        self._read_prices(views)
+        ground = replaying.ground(
+            self.tx, views, self.now, keyring=self.keyring, during=self.during
+        )
+        others = self._others(views)
+        then = owing.Prices(self.other.prices)
+        then.add(catalog.prices(self.tx, then.missing(others.values())))
+        then.turn_page(self.live)
+        then.minimums = self.minimums
+        used = self._used(views, self.now), self._used_then(others, then)
+        for view in views:
+            account, other = accounts[view.customer_id], others.get(view.customer_id)
+            problem, before, after = None, _NOTHING, _NOTHING
+            try:
+                before = after = self._billed(view, self.now, used[0], ground)
+                if other is not None:
+                    after = self._billed(other, then, used[1], ground)
+            except ConvergioError as error:
+                problem, before, after = error.detail, _NOTHING, _NOTHING
+            yield _compared(account, ground, before, after, problem)
 
-    def is_seat(self, item: Item) -> bool:
-        """Say whether an item counts seats."""
-        return isinstance(self._live[item.price_id].charge, Seat)
+    def _read_prices(self, views: Sequence[BillingView]) -> None:
+        """Read what these customers alone have; what earlier ones had is forgotten."""
+        self.now = owing.Prices(self.live.prices_by_id) if self.other.agreed else self.now
+        self.other.agreed = catalog.prices(self.tx, self.now.missing(views))
+        self.now.add(self.other.agreed)
+        self.now.turn_page(self.live)
 
-    def terms(self, plan_key: str, currency: str) -> Sequence[Price]:
-        """Return what the other catalog has under a plan's key. Raises: Invalid naming the plan."""
-        plan = self._plans.get(plan_key)
-        if plan is None:
-            detail = f"the other catalog has no plan '{plan_key}', which customers are or were on"
-            raise Invalid(f"{detail}; add it to the file", code="unknown_plan", field="plans")
-        found = [terms for terms in plan.prices if terms.currency == currency]
-        if plan.prices and not found:
-            detail = f"plan '{plan_key}' has no price in {currency}; add one to the file"
-            raise Invalid(detail, code="wrong_currency", field="plans")
-        return [self._kept(plan, terms) for terms in found]
+    def _others(self, views: Sequence[BillingView]) -> dict[UUID, BillingView]:
+        """Return whom the other catalog changes anything for, with its prices."""
+        is_same = self.minimums == self.live.minimums
+        laid = [(view, self.other.laid(view, until=self.during.end)) for view in views]
+        return {view.customer_id: other for view, other in laid if other is not view or not is_same}
 
-    def _kept(self, plan: PlanTerms, terms: PriceTerms) -> Price:
-        if terms.meter_key is not None and terms.meter_key not in self._meters:
-            detail = (
-                f"plan '{plan.key}' prices meter '{terms.meter_key}', of which there is no usage"
-            )
-            raise Invalid(f"{detail}; price a meter of today", code="unknown_meter", field="plans")
-        price_id = uuid5(_SPACE, terms.label)
-        if price_id not in self.prices:
-            values = {one.name: getattr(terms, one.name) for one in fields(PriceTerms)}
-            self.prices[price_id] = Price(price_id=price_id, **values)
-        return self.prices[price_id]
+    def _billed(self, view: BillingView, prices: owing.Prices, used: Used, ground: Ground) -> Sums:
+        during = self.during
+        return replaying.rebilled(view, prices, used, ground, closed=during.end, during=during)
+
+    def _requests(
+        self, views: Iterable[BillingView], prices: owing.Prices
+    ) -> list[owing.UsageRequest]:
+        closed = self.during.end
+        return [one for v in views for one in owing.usage_requests(v, prices, closed=closed)]
+
+    def _used(self, views: Sequence[BillingView], prices: owing.Prices) -> Used:
+        requests = self._requests(views, prices)
+        usage, drawn = settling.used(self.tx, requests, self.live.meters)
+        return Used(dict(usage), drawn)
+
+    def _used_then(self, others: Mapping[UUID, BillingView], prices: owing.Prices) -> Used:
+        """Return the usage that the other prices ask for, and what of it credit would have paid."""
+        if not others:
+            return Used({})
+        requests = self._requests(others.values(), prices)
+        usage, drawn = settling.used(self.tx, requests, self.live.meters)
+        if drawn:
+            whole = [
+                (who, of if isinstance(of, str) else of.meter_key, at) for who, of, at in requests
+            ]
+            drawn = metering.drawn_in(self.tx, whole, other=self._terms(others))
+        return Used(dict(usage), drawn)
+
+    def _terms(self, others: Mapping[UUID, BillingView]) -> metering.OtherTerms:
+        """Return what says beyond what of a period usage draws credit, at the other prices."""
+
+        def terms_of(customer_id: UUID, meter_key: str, known: Terms) -> Terms:
+            view, at = others.get(customer_id), known.window.start
+            if view is None:
+                return known
+            for one in view.agreements:
+                item = self._item_of(one, meter_key, at)
+                if item is None or at < one.subscription.begins_at:
+                    continue
+                prices = {i.price_id: self.other.price_of(i.price_id) for i in one.items}
+                months = {
+                    each: Calendar(one.subscription.anchor_at, one.subscription.time_zone, each)
+                    for each in Interval
+                }
+                free = limits.free_at(one.items, prices, months, at, meter_key)
+                calendar = months[prices[item.price_id].interval]
+                period = calendar.period(calendar.number_at(at))
+                if (
+                    known.limit is not None
+                    and known.limit.interval == prices[item.price_id].interval
+                ):
+                    period = known.period
+                summed = self.live.meters[meter_key].aggregation in _SUMMED
+                return Terms(known.window, period, Limit(free=free, summed=summed))
+            return known
+
+        return terms_of
+
+    def _item_of(self, one: Agreement, meter_key: str, at: datetime) -> Item | None:
+        """Return the item of a meter that is active at an instant."""
+        for item in one.items:
+            is_active = item.active_from <= at < (item.active_until or _FAR)
+            if is_active and self.other.price_of(item.price_id).meter_key == meter_key:
+                return item
+        return None
 
 
 def compared(
-    tx: Tx, source: bytes, *, during: Period, progress: Callable[[int], None] = lambda _: None
+    tx: Tx,
+    keyring: Keyring,
+    source: bytes,
+    *,
+    during: Period,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Compared]:
-    """Yield every customer with what falls due in `during`, at today's prices and at the other's.
+    """Yield every customer with what was billed in `during`, at today's prices and at the other's.
 
-    `source` is the other catalog's file. Writes nothing. Raises: Invalid naming what the other
-    catalog lacks, or what is wrong in its file.
+    `source` is the other catalog's file. Writes nothing; holds one page of customers at a time.
+    Raises: Invalid naming what the other catalog lacks, or what is wrong in its file.
     """
-    live = catalog.current(tx)
-    other, after = Other(live, catalog.read_file(source)), None
+    live, wanted = catalog.current(tx), catalog.read_file(source)
+    other = OtherPrices(live, wanted)
+    other.check(subscriptions.pinned(tx))
+    asked = _Asked(
+        tx, keyring, live, other, wanted.minimums, during, owing.Prices(live.prices_by_id)
+    )
+    after: UUID | None = None
     while True:
         views = subscriptions.as_stored(tx, after=after, limit=_PAGE, until=during.end)
         if not views:
             return
         after = views[-1].customer_id
-        yield from _page(tx, views, other, live, during)
+        yield from asked.page([replace(view, floors={}, marks=()) for view in views])
         progress(len(views))
 
 
-def _page(
-    tx: Tx, views: Sequence[BillingView], other: Other, live: Catalog, during: Period
-) -> Iterator[Compared]:
-    open_views = [replace(view, floors={}, marks=()) for view in views]
-    accounts = customers.get_many(tx, [view.customer_id for view in views])
-    now = Prices()
-    now.add(catalog.prices(tx, now.missing(open_views)))
-    others = [_laid(view, other, until=during.end) for view in open_views]
-    then = Prices(other.prices)
-    unsummed = frozenset(m.key for m in live.meters.values() if m.aggregation not in _SUMMED)
-    now.unsummed = then.unsummed = unsummed
-    asked = {
-        one
-        for some, prices in ((open_views, now), (others, then))
-        for view in some
-        for one in owing.usage_requests(view, prices, closed=during.end)
-    }
-    used, _ = settling.used(tx, asked, live.meters)
-    for view, changed in zip(open_views, others, strict=True):
-        account = accounts[view.customer_id]
-        sums = (
-            _due(each, prices, used, during, account.currency)
-            for each, prices in ((view, now), (changed, then))
-        )
-        yield Compared(account.customer_key, *sums)
-
-
-def _due(
-    view: BillingView, prices: Prices, used: owing.Usage, during: Period, currency: str
-) -> Money:
-    """Return what falls due within a period of time."""
-    charges = owing.owed(view, prices, used, closed=during.end)
-    found = [one.amount for one in charges.values() if during.contains(one.due_at)]
-    return sum(found, start=Money.zero(currency))
-
-
-def _laid(view: BillingView, other: Other, *, until: datetime) -> BillingView:
-    """Return a customer's agreements with the other catalog's prices."""
-    agreements = tuple(_agreement(one, other, until=until) for one in view.agreements)
-    return replace(view, agreements=agreements)
-
-
-def _agreement(one: Agreement, other: Other, *, until: datetime) -> Agreement:
-    numbers = count()
-    items: list[Item] = []
-    intervals: set[Interval] = set(one.periods)
-    for stay in _stays(one, other):
-        for price in other.terms(stay.plan_key, one.subscription.currency):
-            intervals.add(price.interval)
-            items += _items(price, stay, other, numbers)
-    periods = {each: one.periods.get(each) or _periods(one, each, until) for each in intervals}
-    return replace(one, items=tuple(items), periods=periods)
-
-
-def _stays(one: Agreement, other: Other) -> Iterator[_Stay]:
-    """Yield the stretches on a plan: items of it that meet or overlap are one stretch."""
-    by_plan: dict[str, list[Item]] = {}
-    for item in sorted(one.items, key=lambda item: item.active_from):
-        key = other.plan_of(item, one.subscription.plan_key)
-        by_plan.setdefault(key, []).append(item)
-    for plan_key, items in by_plan.items():
-        kept: list[Item] = []
-        for item in items:
-            if kept and not _meets(kept, item):
-                yield _Stay(plan_key, tuple(kept))
-                kept = []
-            kept.append(item)
-        yield _Stay(plan_key, tuple(kept))
-
-
-def _meets(kept: Sequence[Item], item: Item) -> bool:
-    return any(one.active_until is None or one.active_until >= item.active_from for one in kept)
-
-
-def _items(price: Price, stay: _Stay, other: Other, numbers: Iterator[int]) -> Iterator[Item]:
-    """Yield a price of the other catalog for a stretch: seat by seat, or for all of it."""
-    seats = [item for item in stay.items if other.is_seat(item)]
-    if isinstance(price.charge, Seat) and seats:
-        for item in seats:
-            name = f"{item.item_id}/{next(numbers)}"
-            yield item._replace(item_id=uuid5(_SPACE, name), price_id=price.price_id)
-        return
-    first = min(stay.items, key=lambda item: item.active_from)
-    last = max(stay.items, key=lambda item: item.active_until or _FAR)
-    yield last._replace(
-        item_id=uuid5(_SPACE, f"{first.item_id}/{next(numbers)}"),
-        price_id=price.price_id,
-        quantity=_ONE,
-        active_from=first.active_from,
+def _compared(
+    account: Customer, ground: Ground, before: Sums, after: Sums, problem: str | None
+) -> Compared:
+    who = account.customer_id
+    amounts = (*before, *after, *ground.billed.get(who, _NOTHING))
+    net, tax, then, then_tax, billed, billed_tax = [
+        Money(minor, account.currency) for minor in amounts
+    ]
+    by_hand = who in ground.pasts and ground.pasts[who].by_hand
+    return Compared(
+        account.customer_key, net, then, tax, then_tax, billed, billed_tax, by_hand, problem
     )
-
-
-def _periods(one: Agreement, interval: Interval, until: datetime) -> tuple[StoredPeriod, ...]:
-    """Lay out periods of an interval that the subscription never had."""
-    subscription = one.subscription
-    calendar = Calendar(subscription.anchor_at, subscription.time_zone, interval)
-    ends = subscription.canceled_at or until
-    found: list[StoredPeriod] = []
-    for number in count():
-        period = calendar.period(number)
-        if period.start >= min(ends, until):
-            return tuple(found)
-        found.append(
-            StoredPeriod(
-                subscription.customer_id, subscription.subscription_id, interval, number,
-                period.start, period.end,
-            )
-        )  # fmt: skip
-    return tuple(found)

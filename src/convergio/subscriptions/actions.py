@@ -14,12 +14,13 @@ from convergio.infra.pipe import Question
 from convergio.kernel.errors import Difference, Rejected
 from convergio.kernel.periods import Calendar, Interval, instant_text
 from convergio.metering import actions as metering
-from convergio.subscriptions import errors, gathering, rules, steps, store
+from convergio.subscriptions import errors, gathering, limits, rules, steps, store
 from convergio.subscriptions.model import (
     BillingView,
     Change,
     ChangeState,
     Item,
+    Mark,
     Status,
     StoredPeriod,
     Subscription,
@@ -75,8 +76,9 @@ def create_many(
 ) -> list[Subscription]:
     """Subscribe many customers to one plan from one start; all of them or none.
 
-    Emits: subscription.created for each. Raises: NotFound, Invalid, Conflict (the first customer
-    who has a live subscription).
+    Locks: the customers' earlier subscriptions. Emits: subscription.created for each. Raises:
+    NotFound, Invalid, Conflict (the first customer who has a live subscription, or whose last one
+    ended after the start).
     """
     if not customer_ids:
         return []
@@ -97,6 +99,7 @@ def create_many(
         by_currency.setdefault(account.currency, {})[customer_id] = account.currency
     for currency in by_currency:
         rules.check_prices(plan.in_currency(currency), currency=currency)
+    rules.check_after(store.lock_subscriptions(tx, customer_ids), start)
     return [
         one
         for currency, some in by_currency.items()
@@ -254,6 +257,21 @@ def usage_prices(
     return found
 
 
+def usage_stretches(
+    tx: Tx, customer_ids: Sequence[UUID], *, now: datetime
+) -> dict[UUID, dict[str, list[limits.Stretch]]]:
+    """Return by customer and meter the stretches of the usage periods around an instant."""
+    items = store.list_items(tx, customer_ids)
+    prices = catalog.prices(tx, {item.price_id for item in items})
+    found: dict[UUID, dict[str, list[limits.Stretch]]] = {}
+    for one in store.list_subscriptions(tx, customer_ids):
+        if one.status != Status.CANCELED:
+            months = {each: Calendar(one.anchor_at, one.time_zone, each) for each in Interval}
+            own = [item for item in items if item.subscription_id == one.subscription_id]
+            found[one.customer_id] = limits.stretches_at(own, prices, months, now)
+    return found
+
+
 def history(tx: Tx, customer_id: UUID) -> list[Subscription]:
     """Return every subscription of one customer, the oldest first."""
     return store.list_subscriptions(tx, [customer_id])
@@ -272,6 +290,14 @@ def page(
     return store.page_subscriptions(
         tx, after=after, limit=limit, customer_id=customer_id, plan_key=plan_key, status=status
     )
+
+
+def live(tx: Tx, customer_id: UUID) -> Subscription:
+    """Return the live subscription of a customer. Raises: NotFound."""
+    for one in history(tx, customer_id):
+        if one.status != Status.CANCELED:
+            return one
+    raise errors.not_subscribed(customer_id)
 
 
 def find(tx: Tx, customer_id: UUID, subscription_id: UUID) -> Subscription:
@@ -318,9 +344,8 @@ def for_customers(
     return gathering.views(tx, customer_ids, found, delays, until=until)
 
 
-def _floors(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, datetime]:
+def _floors(tx: Tx, stored: Sequence[Mark]) -> dict[UUID, datetime]:
     """Return where subscriptions are closed and no usage before it has changed since."""
-    stored = store.list_marks(tx, customer_ids)
     found = metering.usage_marks(tx, [(one.customer_id, one.until) for one in stored])
     return {
         one.subscription_id: one.until
@@ -356,18 +381,20 @@ def next_boundary(tx: Tx, customer_id: UUID, *, now: datetime) -> datetime | Non
     live = next((s for s in history(tx, customer_id) if s.status != Status.CANCELED), None)
     if live is None:
         return None
-    return rules.next_boundary(live, store.list_periods(tx, [customer_id], until=now), now=now)
+    return steps.next_boundary(tx, live, now=now)
 
 
 def as_stored(tx: Tx, *, after: UUID | None, limit: int, until: datetime) -> list[BillingView]:
     """Return the next customers as `for_customers` does, but as they stand: nothing is changed.
 
-    Every period is there, the closed ones too; `floors` says which a run would leave out.
+    Every period is there, the closed ones too; `floors` says which a run would leave out, and
+    `marks` are those that are stored.
     """
     customer_ids = store.page_customers(tx, after=after, limit=limit)
     found = store.list_subscriptions(tx, customer_ids)
     views = _views(tx, customer_ids, found, {}, until=until)
-    return rules.with_marks(views, (), _floors(tx, customer_ids))
+    stored = store.list_marks(tx, customer_ids)
+    return rules.with_marks(views, stored, _floors(tx, stored))
 
 
 def _views(
@@ -382,6 +409,11 @@ def _views(
     items = store.list_items(tx, customer_ids)
     periods = store.list_periods(tx, customer_ids, until=until, floors=floors)
     return rules.views(subscriptions, items, periods, delays)
+
+
+def pinned(tx: Tx) -> list[tuple[UUID, str | None, str]]:
+    """Return each price that is or was pinned, its add-on if any, and the subscription's plan."""
+    return store.list_pinned(tx)
 
 
 def count_billable(tx: Tx) -> int:

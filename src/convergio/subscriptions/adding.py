@@ -61,7 +61,7 @@ def set_add_on(
         ending += parts.not_to_come(items, ending, [], at=at, add_on_key=key)
     store.end_items(tx, live, ends_at=at, credited=True, reason=reason, item_ids=ending)
     if quantity:
-        _begin(tx, live, parts.unasked(prices, items), quantity, key, at=at, now=now)
+        _begin(tx, live, steps.unasked(tx, live, prices), quantity, key, at=at, now=now)
     store.save_state(tx, live)
     steps.tell(tx, "subscription.updated", [live], now=now)
     return live
@@ -105,8 +105,7 @@ def charge_once(
     price = catalog.negotiate(tx, terms, customer_id, now=now)
     at = now
     if when == When.PERIOD_END:
-        periods = store.list_periods(tx, [customer_id], until=now)
-        at = rules.next_boundary(live, periods, now=now) or now
+        at = steps.next_boundary(tx, live, now=now) or now
     _begin(tx, live, [price], 1, parts.ONE_OFF, at=at, now=now)
     store.save_state(tx, live)
     data = {"amount": amount.text(), "currency": amount.currency}

@@ -49,6 +49,15 @@ def bad_start(detail: str) -> Invalid:
     return Invalid(detail, code="bad_start", field="start")
 
 
+def overlapping_start(customer_id: UUID, ends_at: datetime) -> Conflict:
+    """Say that an earlier subscription of the customer runs beyond the start."""
+    detail = (
+        f"an earlier subscription of customer {customer_id} runs until {instant_text(ends_at)}; "
+        "start then or later"
+    )
+    return Conflict(detail, code="overlapping_start", field="start")
+
+
 def bad_seats(detail: str) -> Invalid:
     """Say that the number of seats does not fit the plan."""
     return Invalid(detail, code="bad_seats", field="seats")

@@ -4,6 +4,7 @@ Seats scale what is promised per seat. Where a change cut a period, its windows 
 stretches of it come to (RULES 8); metering subtracts what the earlier ones used.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
@@ -135,12 +136,13 @@ def shares(
     never summed has a share for each stretch alone.
     """
     found: list[Share] = []
-    for meter_key, (full, parts) in _stretches(items, prices, calendar, at).items():
+    periods = _stretches(items, prices, calendar, at)
+    kinds = Counter(meter_key for meter_key, _ in periods)
+    for (meter_key, full), parts in periods.items():
         groups = [[part] for part in parts] if meter_key in unsummed else [parts]
+        whole = meter_key not in unsummed and kinds[meter_key] == 1
         found += [
-            _share(meter_key, full, some, whole=meter_key not in unsummed)
-            for some in groups
-            if some[0][1] != full
+            _share(meter_key, full, some, whole=whole) for some in groups if some[0][1] != full
         ]
     return found
 
@@ -148,15 +150,35 @@ def shares(
 _Part = tuple[Line, Period]
 
 
+class Stretch(NamedTuple):
+    """A part of a usage period, and the terms that it is on."""
+
+    line: Line
+    period: Period
+    full: Period
+
+
+def stretches_at(
+    items: Sequence[Item], prices: Mapping[UUID, Price], calendar: Mapping[Interval, Calendar],
+    at: datetime,
+) -> dict[str, list[Stretch]]:  # fmt: skip
+    """Return by meter the stretches of its periods around an instant, in order of time."""
+    found: dict[str, list[Stretch]] = {}
+    for (meter_key, full), parts in _stretches(items, prices, calendar, at).items():
+        found.setdefault(meter_key, []).extend(Stretch(line, part, full) for line, part in parts)
+    return found
+
+
 def _stretches(
     items: Sequence[Item], prices: Mapping[UUID, Price], calendar: Mapping[Interval, Calendar],
     at: datetime,
-) -> dict[str, tuple[Period, list[_Part]]]:  # fmt: skip
-    """Return by meter the period around `at` and the stretches of it in order of time.
+) -> dict[tuple[str, Period], list[_Part]]:  # fmt: skip
+    """Return by meter and period around `at` the stretches of it in order of time.
 
-    An item that ended without credit keeps its part to the period's end, as billing has it.
+    A meter has two periods where its price went from weeks to months. An item that ended without
+    credit keeps its part to the period's end, as billing has it.
     """
-    found: dict[str, tuple[Period, list[_Part]]] = {}
+    found: dict[tuple[str, Period], list[_Part]] = {}
     for item in sorted(items, key=attrgetter("active_from")):
         price = prices[item.price_id]
         if price.meter_key is None:
@@ -169,7 +191,7 @@ def _stretches(
         gone = item.active_until is not None and item.active_until <= full.start
         if start < until and not gone:
             line = Line(price, item.quantity, item.active_from)
-            found.setdefault(price.meter_key, (full, []))[1].append((line, Period(start, until)))
+            found.setdefault((price.meter_key, full), []).append((line, Period(start, until)))
     return found
 
 
@@ -179,11 +201,30 @@ def _share(meter_key: str, full: Period, parts: Sequence[_Part], *, whole: bool)
 
     return Share(
         meter_key=meter_key,
-        period=full if whole else parts[0][1],
+        period=full if whole else Period(parts[0][1].start, parts[-1][1].end),
         limit=sum_of(quota),
         included=sum_of(lambda line: _included(line) or _ZERO),
         free=sum_of(_free_or_quota),
     )
+
+
+def free_at(
+    items: Sequence[Item], prices: Mapping[UUID, Price], calendar: Mapping[Interval, Calendar],
+    at: datetime, meter_key: str,
+) -> Decimal | None:  # fmt: skip
+    """Return beyond what of a summed meter's period around an instant usage draws prepaid credit.
+
+    None: never. As windows have it that are laid for these items.
+    """
+    for share in shares(items, prices, calendar, at):
+        if share.meter_key == meter_key:
+            return share.free
+    for item in items:
+        price = prices[item.price_id]
+        begun = item.active_from <= at and (item.active_until is None or at < item.active_until)
+        if begun and price.meter_key == meter_key:
+            return _free(Line(price, item.quantity, item.active_from), is_trial=False)
+    return None
 
 
 def _free_or_quota(line: Line) -> Decimal:

@@ -4,7 +4,7 @@ An item that is asked once begins and ends in one instant; it is owed unless its
 Items of an add-on outlive a change of the plan.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
@@ -78,12 +78,15 @@ def not_to_come(
     ]
 
 
-def moved(items: Iterable[Item], to: UUID, ids: Sequence[UUID], *, at: datetime) -> list[Item]:
+def moved(
+    items: Iterable[Item], book: Mapping[UUID, Price], to: UUID, ids: Sequence[UUID], *,
+    at: datetime,
+) -> list[Item]:  # fmt: skip
     """Return the items of add-ons as those of the subscription that takes this one's place."""
     return [
         one._replace(
-            subscription_id=to, item_id=new, active_from=at, active_until=None,
-            credited=False, end_reason=None,
+            subscription_id=to, item_id=new, active_from=at,
+            active_until=ends_at(book[one.price_id], at), credited=False, end_reason=None,
         )
         for one, new in zip(items, ids, strict=True)
     ]  # fmt: skip

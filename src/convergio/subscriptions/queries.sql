@@ -260,3 +260,9 @@ SELECT DISTINCT customer_id FROM subscription_item
 WHERE price_id = ANY(:price_ids::uuid[]) AND active_until IS NULL AND customer_id > :after::uuid
 ORDER BY customer_id
 LIMIT :limit;
+
+-- name: list_pinned
+-- Which prices are pinned, as part of which add-on, by subscriptions of which plan: each once.
+SELECT DISTINCT i.price_id, i.add_on_key, s.plan_key
+FROM subscription_item AS i
+JOIN subscription AS s ON s.customer_id = i.customer_id AND s.subscription_id = i.subscription_id;

@@ -44,16 +44,23 @@ def migrate(
     """Let every subscription with an older version of a price change to this one.
 
     Opens a transaction a page of customers; run again, it finds those that are left. Locks: each
-    subscription. Raises: NotFound for the version; Invalid for one that no plan sells.
+    subscription. Raises: NotFound for the version; Invalid for one that no plan sells; Unavailable
+    when another writer stays in the way, and what is committed stays.
     """
     with database.transaction() as tx:
         wanted, older = _versions(tx, price_key, version)
     done, after = Moved(), _FIRST
+
+    def move(tx: Tx) -> tuple[list[UUID], Moved]:
+        page, some = store.page_pinning(tx, list(older), after=after, limit=_PAGE), Moved()
+        for customer_id in page:
+            _one(tx, customer_id, wanted, older, since=since, now=now, done=some)
+        return page, some
+
     while True:
-        with database.transaction() as tx:
-            page = store.page_pinning(tx, list(older), after=after, limit=_PAGE)
-            for customer_id in page:
-                _one(tx, customer_id, wanted, older, since=since, now=now, done=done)
+        page, some = database.insist(move)
+        done.changing += some.changing
+        done.left |= some.left
         if progress is not None:
             progress(len(page))
         if len(page) < _PAGE:

@@ -58,6 +58,17 @@ def check_start(start: datetime, *, now: datetime) -> None:
         raise errors.bad_start("a subscription starts in 2000 or later; write a later time")
 
 
+def check_after(earlier: Iterable[Subscription], start: datetime) -> None:
+    """Refuse a start before the end of what a customer had: both would bill. Raises: Conflict.
+
+    The very end of it is no part of it, so it may be the start.
+    """
+    ends = [(one.canceled_at, one.customer_id) for one in earlier if one.canceled_at is not None]
+    last, customer_id = max(ends, default=(start, None))
+    if customer_id is not None and start < last:
+        raise errors.overlapping_start(customer_id, last)
+
+
 def check_seats(prices: Sequence[Price], seats: int) -> None:
     """Refuse seats that the plan has no price for. Raises: Invalid."""
     if not 1 <= seats <= SEATS_MAX:
@@ -347,6 +358,14 @@ def next_boundary(
     if live.cancel_at is not None:
         ends.append(live.cancel_at)
     return min(ends, default=None)
+
+
+def matters(item: Item, price: Price, *, since: datetime, now: datetime) -> bool:
+    """Say whether anything is billed of an item when a period ends that began at `since`."""
+    if price.once:
+        return False
+    begins = now if price.meter_key is None else min(since, now)
+    return item.active_until is None or item.active_until > begins
 
 
 def trial_ends(subscription: Subscription, until: datetime) -> bool:

@@ -163,13 +163,14 @@ def go_to(
     if opens and at > subscription.anchor_at:
         end(tx, subscription, at=at, now=now, credited=True, reason=reason)
         (begun,) = insert(
-            tx, {subscription.customer_id: subscription.currency}, new, plan_key=target.plan_key,
+            tx, {subscription.customer_id: subscription.currency},
+            unasked(tx, subscription, new), plan_key=target.plan_key,
             seats=target.seats, start=at, now=now, time_zone=subscription.time_zone,
             by_calendar=subscription.follows_calendar,
         )  # fmt: skip
         carry_add_ons(tx, parts.beside(items), begun, at=at, now=now)
         return begun
-    new = parts.unasked(new, items)
+    new = unasked(tx, subscription, new)
     ending, beginning = rules.swapped(current, new, target.seats)
     if subscription.plan_key != target.plan_key:
         ending += parts.not_to_come(items, ending, new, at=at)
@@ -186,15 +187,32 @@ def go_to(
     return moved
 
 
+def unasked(tx: Tx, one: Subscription, prices: Sequence[Price]) -> list[Price]:
+    """Return the prices without those asked once that were: here, or in what this one follows.
+
+    A change that opens new periods begins a subscription at the instant at which another ends, and
+    to the customer that is still the same one.
+    """
+    if not any(price.once for price in prices):
+        return list(prices)
+    line, start = {one.subscription_id}, one.started_at
+    for earlier in reversed(store.list_subscriptions(tx, [one.customer_id])):
+        if earlier.canceled_at == start and earlier.subscription_id not in line:
+            line.add(earlier.subscription_id)
+            start = earlier.started_at
+    every = store.list_items(tx, [one.customer_id])
+    return parts.unasked(prices, [item for item in every if item.subscription_id in line])
+
+
 def carry_add_ons(
     tx: Tx, items: Sequence[Item], to: Subscription, *, at: datetime, now: datetime
 ) -> None:
     """Let add-ons go on beside the subscription that takes another's place."""
     if items:
-        store.copy_items(
-            tx, parts.moved(items, to.subscription_id, [new_id(now) for _ in items], at=at)
-        )
-        intervals = rules.intervals_of(list(prices_of(tx, items).values()))
+        book = prices_of(tx, items)
+        ids = [new_id(now) for _ in items]
+        store.copy_items(tx, parts.moved(items, book, to.subscription_id, ids, at=at))
+        intervals = rules.intervals_of(list(book.values()))
         complete_periods(tx, to, [], intervals, until=at)
 
 
@@ -305,6 +323,8 @@ def carry_out(
     for change in changes:
         if one.status in RESTING or one.subscription_id != change.subscription_id:
             break  # another subscription took its place, and dropped what waited
+        if change.state == ChangeState.QUEUED and change.plan_key != one.plan_key:
+            continue  # another plan ended the agreement
         store.settle_change(tx, change, ChangeState.DONE)
         one = go_to(tx, one, change, at=change.effective_at, now=now)
     if one.cancel_at is not None and one.cancel_at <= until:
@@ -349,6 +369,25 @@ def paid_until(tx: Tx, live: Subscription, *, now: datetime) -> datetime | None:
     )
 
 
+def next_boundary(tx: Tx, live: Subscription, *, now: datetime) -> datetime | None:
+    """Return when something ends next: a period that runs now, a trial, or the subscription.
+
+    A period in which no price is in force, and none measured usage, brings no invoice.
+    """
+    items = items_of(tx, live)
+    book = prices_of(tx, items)
+
+    def matters(period: StoredPeriod) -> bool:
+        return any(
+            book[one.price_id].interval == period.interval
+            and rules.matters(one, book[one.price_id], since=period.start_at, now=now)
+            for one in items
+        )
+
+    periods = store.list_periods(tx, [live.customer_id], until=now)
+    return rules.next_boundary(live, filter(matters, periods), now=now)
+
+
 def _end_trial(tx: Tx, one: Subscription, *, now: datetime, has_method: bool) -> Subscription:
     """Begin the paid periods, or do what the subscription says of a trial without a method."""
     if has_method or one.trial_policy == TrialPolicy.ACTIVATE:
@@ -363,6 +402,9 @@ def _end_trial(tx: Tx, one: Subscription, *, now: datetime, has_method: bool) ->
         raise errors.unknown_plan(one.fallback_plan_key or "")
     active = rules.move(one, Status.ACTIVE)
     store.save_state(tx, active)
+    for each in store.list_changes(tx, one.customer_id, one.subscription_id):
+        if each.state == ChangeState.QUEUED:  # another plan ends an agreement
+            store.settle_change(tx, each, ChangeState.DROPPED)
     target = change_to(
         active,
         plan.key,

@@ -154,8 +154,11 @@ def lock_closed(tx: Tx, customer_ids: Sequence[UUID]) -> list[tuple[Subscription
 
 
 def list_unclosed(tx: Tx, customer_ids: Sequence[UUID]) -> list[StoredPeriod]:
-    """Return the periods of these customers that end after the mark of their subscription."""
-    rows = tx.tuples(QUERIES["list_unclosed"], customer_ids=list(customer_ids))
+    """Return the periods of these customers that end after the mark of their subscription.
+
+    Planned each time, as `list_periods`.
+    """
+    rows = tx.planned(QUERIES["list_unclosed"], customer_ids=list(customer_ids))
     return [
         StoredPeriod(customer, subscription, _INTERVALS[interval], number, start, end)
         for customer, subscription, interval, number, start, end in rows
@@ -225,10 +228,11 @@ def list_periods(
 ) -> list[StoredPeriod]:
     """Return the periods of these customers that have begun by `until`, in order.
 
-    Those that begin before their subscription's floor are left out.
+    Those that begin before their subscription's floor are left out. Planned each time: a plan for
+    any number of customers takes the index of overlaps, and a hundred times as long.
     """
     known = floors or {}
-    rows = tx.tuples(
+    rows = tx.planned(
         QUERIES["list_periods"],
         customer_ids=list(customer_ids),
         until=until,
@@ -398,3 +402,9 @@ def page_pinning(tx: Tx, price_ids: Sequence[UUID], *, after: UUID, limit: int) 
     query = QUERIES["page_pinning"]
     rows = tx.tuples(query, price_ids=list(price_ids), after=after, limit=limit)
     return [row[0] for row in rows]
+
+
+def list_pinned(tx: Tx) -> list[tuple[UUID, str | None, str]]:
+    """Return each pinned price with the add-on that it is of and the subscription's plan."""
+    rows = tx.tuples(QUERIES["list_pinned"])
+    return [(price_id, add_on_key, plan_key) for price_id, add_on_key, plan_key in rows]

@@ -14,7 +14,16 @@ from convergio.infra.db import Tx
 from convergio.infra.ids import new_id
 from convergio.rating.taxing import GroupKey, Place, TaxBook, TaxRow, Treatment
 from convergio.taxes import errors, rules, store
-from convergio.taxes.model import MENDS, DocumentTax, NumberCheck, Stored, TaxFile, TaxNumberChecker
+from convergio.taxes.model import (
+    MENDS,
+    DocumentTax,
+    Evidence,
+    EvidenceKind,
+    NumberCheck,
+    Stored,
+    TaxFile,
+    TaxNumberChecker,
+)
 
 _READS_MAX: Final = 5
 
@@ -37,8 +46,10 @@ def stored(tx: Tx) -> Stored | None:
         rates = tuple(store.list_rates(tx))
         state = store.find_state(tx)
         if state == before:
-            book = TaxBook(state.seller_country, state.one_stop_shop, registrations, rates)
-            return Stored(state.version, book)
+            book = TaxBook(
+                state.seller_country, state.one_stop_shop, registrations, rates, state.evidence_min
+            )
+            return Stored(state.version, book, state.currency, state.fatturapa)
         before = state
     raise errors.changing()
 
@@ -50,21 +61,23 @@ def apply(tx: Tx, source: bytes, *, now: datetime, home: str | None = None) -> t
     seller is. Locks: the book. Emits: tax.applied on a change. Raises: Invalid naming the field of
     the file.
     """
-    book = rules.book_of(strict_yaml.typed(strict_yaml.read(source), TaxFile, mends=MENDS))
+    file = strict_yaml.typed(strict_yaml.read(source), TaxFile, mends=MENDS)
+    book = rules.book_of(file)
     if home not in {None, book.seller_country}:
         raise errors.other_home(book.seller_country, home or "")
     store.begin_state(tx, seller_country=book.seller_country, now=now)
     version = store.lock_state(tx)
     before = stored(tx)
-    if before is not None and _sorted(before.book) == _sorted(book):
+    after = Stored(version + 1, book, file.currency, file.fatturapa)
+    if before is not None and _sorted(before) == _sorted(after):
         return before, False
     store.clear_registrations(tx)
     store.clear_rates(tx)
     store.copy_registrations(tx, book.registrations)
     store.copy_rates(tx, book.rates)
-    store.save_state(tx, book, version=version + 1, now=now)
+    store.save_state(tx, after, now=now)
     outbox.emit(tx, "tax.applied", data={"version": version + 1}, now=now)
-    return Stored(version + 1, book), True
+    return after, True
 
 
 def try_apply(
@@ -78,14 +91,18 @@ def try_apply(
     return found[0]
 
 
-def _sorted(book: TaxBook) -> tuple[object, ...]:
+def _sorted(stored: Stored) -> tuple[object, ...]:
+    book = stored.book
     registrations = sorted(book.registrations, key=lambda r: (r.country, r.region, r.valid_from))
     rates = sorted(book.rates, key=lambda r: (r.country, r.region, r.category, r.valid_from))
-    return book.seller_country, book.one_stop_shop, registrations, rates
+    return (
+        book.seller_country, book.one_stop_shop, book.evidence_min, stored.currency,
+        stored.fatturapa, registrations, rates,
+    )  # fmt: skip
 
 
-def place_of(account: Customer, region: str | None) -> Place:
-    """Return where a customer is taxed, as far as its account says."""
+def place_of(account: Customer, region: str | None, evidence: Sequence[Evidence] = ()) -> Place:
+    """Return where a customer is taxed, as far as its account and the evidence say."""
     exempt = account.tax_exempt
     return Place(
         country=account.country,
@@ -93,6 +110,7 @@ def place_of(account: Customer, region: str | None) -> Place:
         is_verified=account.tax_id_verified_at is not None,
         exemption=None if exempt is None else Treatment(exempt),
         reason=account.tax_exempt_reason,
+        evidence=tuple((one.kind.value, one.country) for one in evidence),
     )
 
 
@@ -131,6 +149,39 @@ def verify_number(
 def checks(tx: Tx, customer_id: UUID, *, limit: int = 100) -> list[NumberCheck]:
     """Return the checks of a customer's tax number, the newest first."""
     return store.list_checks(tx, customer_id, limit=limit)
+
+
+def locate(
+    tx: Tx,
+    *,
+    customer_id: UUID,
+    kind: EvidenceKind,
+    country: str,
+    note: str | None = None,
+    now: datetime,
+) -> Evidence:
+    """Keep what the seller saw of where a customer is; the last of a kind counts.
+
+    Invoices that are issued keep what was known then. Emits: customer.located. Raises: Invalid,
+    NotFound.
+    """
+    rules.check_place(country, note)
+    customers.get(tx, customer_id)
+    evidence = Evidence(customer_id, kind, country, note, now)
+    store.save_evidence(tx, evidence)
+    data = {"kind": kind.value, "country": country}
+    outbox.emit(
+        tx, "customer.located", customer_id=customer_id, subject=customer_id, data=data, now=now
+    )
+    return evidence
+
+
+def evidence_of(tx: Tx, customer_ids: Sequence[UUID]) -> dict[UUID, list[Evidence]]:
+    """Return what was seen of where these customers are, of those of whom anything was."""
+    found: dict[UUID, list[Evidence]] = {}
+    for one in store.list_evidence(tx, customer_ids):
+        found.setdefault(one.customer_id, []).append(one)
+    return found
 
 
 def credited(tx: Tx, customer_ids: Sequence[UUID]) -> dict[tuple[UUID, GroupKey], tuple[int, int]]:

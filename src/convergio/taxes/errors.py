@@ -69,3 +69,57 @@ def bad_evidence(size_max: int) -> Invalid:
     """Say that a check names what was looked at."""
     detail = f"write what was looked at, such as the register's answer, in 1 to {size_max} letters"
     return Invalid(detail, code="bad_evidence", field="evidence")
+
+
+def not_italian() -> Invalid:
+    """Say whose e-invoices FatturaPA is."""
+    detail = "FatturaPA is issued by sellers in Italy: write seller: IT, or leave it out"
+    return Invalid(detail, code="not_italian", field="fatturapa")
+
+
+def not_euros() -> Invalid:
+    """Say which currency FatturaPA is in."""
+    detail = "FatturaPA is in euros: write currency: eur, or leave it out if all you issue is"
+    return Invalid(detail, code="not_euros", field="currency")
+
+
+def bad_country() -> Invalid:
+    """Say how a country is written."""
+    detail = "write the two capital letters of ISO 3166-1, such as IT"
+    return Invalid(detail, code="bad_country", field="country")
+
+
+def not_rates(why: str) -> Invalid:
+    """Say which files hold reference rates."""
+    detail = f"this is no file of the ECB's reference rates: {why}; take eurofxref-hist.csv"
+    return Invalid(detail, code="not_rates", field="file")
+
+
+def no_rates() -> Invalid:
+    """Say that a file holds no rate."""
+    return not_rates("no rate is in it")
+
+
+def rates_too_large(size_max: int) -> Invalid:
+    """Say how large a file of rates may be."""
+    return not_rates(f"it is larger than {size_max >> 20} MiB")
+
+
+def bad_rate_line(number: int, why: str) -> Invalid:
+    """Say which line of a file of rates cannot be read."""
+    return Invalid(f"line {number}: {why}", code="bad_rate_line", field="file")
+
+
+def other_rate(currency: str, day: str, before: str, after: str) -> Conflict:
+    """Say that a file contradicts what is stored."""
+    detail = (
+        f"the rate of {currency.upper()} on {day} is stored as {before}, and the file says {after};"
+        " import it with --replace if the file is right (issued documents keep theirs)"
+    )
+    return Conflict(detail, code="other_rate", field="file")
+
+
+def no_own_currency() -> NotFound:
+    """Say that nothing is converted."""
+    detail = "nothing is converted: write currency: eur, or yours, in the tax file"
+    return NotFound(detail, code="no_own_currency")

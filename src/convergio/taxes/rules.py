@@ -4,16 +4,19 @@ from collections.abc import Iterable
 from datetime import date
 from decimal import Decimal
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 from convergio.kernel.errors import Invalid
-from convergio.kernel.money import parse_rate
+from convergio.kernel.money import exponent, parse_rate
+from convergio.kernel.periods import instant_text
 from convergio.kernel.text import check_text
 from convergio.rating.taxing import ZERO, Rate, Registration, TaxBook
 from convergio.taxes import errors
-from convergio.taxes.model import EVER, RateLine, RegistrationLine, TaxFile
+from convergio.taxes.model import EVER, Evidence, RateLine, RegistrationLine, TaxFile
+from convergio.taxes.reference import EURO
 
 EVIDENCE_SIZE_MAX: Final = 500
+ITALY: Final = "IT"
 _PERCENT_BOUND: Final = 1000
 _DECIMALS_MAX: Final = 6
 # Codes that tax forms use and ISO 3166-1 does not.
@@ -23,6 +26,12 @@ _ISO: Final = {"EL": "GR", "UK": "GB"}
 def book_of(file: TaxFile) -> TaxBook:
     """Return what the file means. Raises: Invalid naming the field."""
     _check_country(file.seller, "seller")
+    if file.currency is not None:
+        exponent(file.currency)
+    if file.fatturapa and file.seller != ITALY:
+        raise errors.not_italian()
+    if file.fatturapa and file.currency not in {None, EURO}:
+        raise errors.not_euros()
     registrations = tuple(
         _registration(line, f"registrations[{place}]")
         for place, line in enumerate(file.registrations)
@@ -38,7 +47,7 @@ def book_of(file: TaxFile) -> TaxBook:
         ((one.country, one.region, one.category), one.valid_from, one.valid_to, f"rates[{place}]")
         for place, one in enumerate(rates)
     )
-    return TaxBook(file.seller, file.one_stop_shop, registrations, rates)
+    return TaxBook(file.seller, file.one_stop_shop, registrations, rates, file.location_evidence)
 
 
 def _registration(line: RegistrationLine, path: str) -> Registration:
@@ -113,3 +122,24 @@ def check_evidence(text: str) -> str:
     if not 1 <= len(text.strip()) <= EVIDENCE_SIZE_MAX or not text.isprintable():
         raise errors.bad_evidence(EVIDENCE_SIZE_MAX)
     return text.strip()
+
+
+def check_place(country: str, note: str | None) -> None:
+    """Refuse a country that is not written as one, and a note that nobody could read."""
+    if len(country) != len(ITALY) or not (country.isascii() and country.isalpha()):
+        raise errors.bad_country()
+    if country != country.upper():
+        raise errors.bad_country()
+    _check_country(country, "country")
+    if note is not None:
+        check_text(note, field="note", size_max=EVIDENCE_SIZE_MAX)
+
+
+def evidence_value(seen: Evidence) -> dict[str, Any]:
+    """Return what was seen of where a customer is as JSON takes it."""
+    return {
+        "kind": seen.kind.value,
+        "country": seen.country,
+        "note": seen.note,
+        "seen_at": instant_text(seen.seen_at),
+    }

@@ -2,15 +2,28 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
+
 from convergio.infra import sql
 from convergio.infra.db import Tx
-from convergio.rating.taxing import GroupKey, Rate, Registration, TaxBook, TaxRow, Treatment
-from convergio.taxes.model import DocumentTax, NumberCheck
+from convergio.rating.taxing import GroupKey, Rate, Registration, TaxRow, Treatment
+from convergio.taxes.model import (
+    DocumentTax,
+    Evidence,
+    EvidenceKind,
+    Exchange,
+    Kept,
+    NumberCheck,
+    Placed,
+    ReferenceRate,
+    Stored,
+)
 
 QUERIES: Final = sql.load(Path(__file__).with_name("queries.sql"))
 
@@ -22,6 +35,9 @@ class StateRow:
     version: int
     seller_country: str
     one_stop_shop: bool
+    currency: str | None
+    fatturapa: bool
+    evidence_min: int
 
 
 def begin_state(tx: Tx, *, seller_country: str, now: datetime) -> None:
@@ -35,13 +51,16 @@ def lock_state(tx: Tx) -> int:
     return version
 
 
-def save_state(tx: Tx, book: TaxBook, *, version: int, now: datetime) -> None:
+def save_state(tx: Tx, state: Stored, *, now: datetime) -> None:
     """Store the version that an apply ends with, and where the seller is."""
     tx.run(
         QUERIES["save_state"],
-        version=version,
-        seller_country=book.seller_country,
-        one_stop_shop=book.one_stop_shop,
+        version=state.version,
+        seller_country=state.book.seller_country,
+        one_stop_shop=state.book.one_stop_shop,
+        currency=state.currency,
+        fatturapa=state.fatturapa,
+        evidence_min=state.book.evidence_min,
         now=now,
     )
 
@@ -138,10 +157,87 @@ def _values(one: DocumentTax) -> tuple[object, ...]:
     row = one.row
     return (
         one.customer_id, one.document_id, row.category, row.rate, row.treatment, row.inclusive,
-        row.net, row.tax, row.reason,
+        row.net, row.tax, row.reason, row.stated_net, row.stated_tax,
     )  # fmt: skip
 
 
 def _document_tax(row: tuple[Any, ...]) -> DocumentTax:
     found = TaxRow(row[2], row[3], Treatment(row[4]), *row[5:])
     return DocumentTax(row[0], row[1], found)
+
+
+def list_other_rates(tx: Tx, rates: Sequence[ReferenceRate]) -> list[tuple[Any, ...]]:
+    """Return a stored rate that differs from these, if there is one: and what it would be."""
+    return tx.tuples(QUERIES["list_other_rates"], **_columns(rates))
+
+
+def save_rates(tx: Tx, rates: Sequence[ReferenceRate], *, source: str, now: datetime) -> int:
+    """Store rates; return how many were new or differed."""
+    return tx.run(QUERIES["save_rates"], **_columns(rates), source=source, now=now)
+
+
+def _columns(rates: Sequence[ReferenceRate]) -> dict[str, object]:
+    return {
+        "currencies": [one.currency for one in rates],
+        "days": [one.day for one in rates],
+        "rates": [one.rate for one in rates],
+    }
+
+
+def list_last_rates(
+    tx: Tx, currencies: Iterable[str], *, since: date, day: date
+) -> dict[str, tuple[date, Decimal, str]]:
+    """Return the last rate of each currency on or before a day: its day, the rate, its source."""
+    values = {"currencies": sorted(currencies), "since": since, "day": day}
+    return {row[0]: row[1:] for row in tx.tuples(QUERIES["list_last_rates"], **values)}
+
+
+def copy_exchanges(tx: Tx, rows: Iterable[tuple[UUID, UUID, Exchange]]) -> None:
+    """Load how invoices were converted."""
+    tx.copy(QUERIES["copy_exchanges"], ((who, what, *by) for who, what, by in rows))
+
+
+def copy_places(tx: Tx, rows: Iterable[tuple[UUID, UUID, Placed]]) -> None:
+    """Load where invoices were taxed."""
+    written = (
+        (who, what, at.country, msgspec.json.encode(at.evidence).decode()) for who, what, at in rows
+    )
+    tx.copy(QUERIES["copy_places"], written)
+
+
+def list_exchanges(
+    tx: Tx, customer_ids: Sequence[UUID], invoice_ids: Sequence[UUID]
+) -> dict[UUID, Exchange]:
+    """Return how these invoices were converted, by their ids."""
+    values = {"customer_ids": list(customer_ids), "invoice_ids": list(invoice_ids)}
+    rows = tx.tuples(QUERIES["list_exchanges"], **values)
+    return {row[0]: Exchange(*row[1:]) for row in rows}
+
+
+def list_stated(
+    tx: Tx, customer_ids: Sequence[UUID]
+) -> dict[tuple[UUID, GroupKey], tuple[int, int, int, int]]:
+    """Return what credit notes gave back of each group: net, tax, and both as stated."""
+    rows = tx.tuples(QUERIES["list_stated"], customer_ids=list(customer_ids))
+    return {(row[0], GroupKey(row[1], row[2], Treatment(row[3]), row[4])): row[5:] for row in rows}
+
+
+def find_kept(tx: Tx, customer_id: UUID, invoice_id: UUID) -> Kept:
+    """Return what an invoice keeps beside its taxes."""
+    values = {"customer_id": customer_id, "invoice_id": invoice_id}
+    (row,) = tx.tuples(QUERIES["find_kept"], **values)
+    exchange = None if row[0] is None else Exchange(*row[:5])
+    if row[5] is None:
+        return Kept(exchange)
+    return Kept(exchange, Placed(row[6], tuple((kind, where) for kind, where in row[7])))
+
+
+def save_evidence(tx: Tx, evidence: Evidence) -> None:
+    """Keep what was seen of where a customer is."""
+    tx.run(QUERIES["save_evidence"], **asdict(evidence))
+
+
+def list_evidence(tx: Tx, customer_ids: Sequence[UUID]) -> list[Evidence]:
+    """Return what was seen of where these customers are."""
+    rows = tx.tuples(QUERIES["list_evidence"], customer_ids=list(customer_ids))
+    return [Evidence(row[0], EvidenceKind(row[1]), *row[2:]) for row in rows]
