@@ -462,6 +462,15 @@ def _(api: Api) -> None:
     assert api.count("usage_event") == before
     for body in ({"key": "a", "currency": CARD}, {"key": "a", CARD: "x"}):
         refused(api.post("/v1/customers", body), 422)
+    for path, body in (
+        ("/v1/customers", {"key": "a", "name": f"Ada {SPACED}"}),
+        (
+            f"/v1/customers/{name}/location-evidence",
+            {"kind": "card", "country": "IT", "note": CARD},
+        ),
+    ):
+        told = refused(api.post(path, body), 422)
+        assert (told["code"], CARD in str(told)) == ("card_number", False)
     with api.product.database.transaction() as tx:
         query = b"SELECT count(*) FROM usage_event WHERE properties::text LIKE %s"
         assert tx.raw.execute(query, [f"%{CARD[:8]}%"]).fetchone() == (0,)

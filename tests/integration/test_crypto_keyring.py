@@ -13,7 +13,7 @@ import pytest
 from convergio.crypto import actions, rules, store
 from convergio.crypto.actions import Keyring, rewrap
 from convergio.crypto.errors import DamagedSeal, MissingDataKey, MissingKeyEncryptionKey
-from convergio.crypto.model import INSTALLATION
+from convergio.crypto.model import INSTALLATION, StoredKey
 from convergio.infra.clock import VirtualClock
 from convergio.infra.db import Database, Tx
 
@@ -225,6 +225,31 @@ def test_rewrapping_does_not_undo_what_another_process_just_did(tx: Tx, now: dat
     stale = type(after)(CUSTOMER, 1, "k3", b"stale")
     assert store.rewrap_data_key(tx, [(before, stale)]) == 0
     assert store.find_data_keys(tx, CUSTOMER) == [after]
+
+
+def test_a_batch_that_another_process_wrapped_first_does_not_say_that_none_is_left(
+    database: Database, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, both = keyring_of(now, 1), keyring_of(now, 2, 1)
+    with database.transaction() as tx:
+        for customer in (uuid4(), uuid4()):
+            seal(old, tx, customer)
+    find = store.find_data_keys_to_rewrap
+
+    def found_late(tx: Tx, kek_id: str, *, size_max: int) -> list[StoredKey]:
+        found = find(tx, kek_id, size_max=size_max)
+        monkeypatch.undo()
+        with database.transaction() as other:
+            assert rewrap(other, both, size_max=1) == 1
+        return found
+
+    monkeypatch.setattr(store, "find_data_keys_to_rewrap", found_late)
+    moved = [1]
+    while moved[-1]:
+        with database.transaction() as tx:
+            moved.append(rewrap(tx, both, size_max=1))
+    with database.transaction() as tx:
+        assert find(tx, "k2", size_max=9) == []
 
 
 def test_a_kek_that_is_gone_is_named_and_nothing_opens_or_is_made(

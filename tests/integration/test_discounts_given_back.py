@@ -5,6 +5,7 @@ A coupon of a fixed amount is worth that amount a period, whatever changes withi
 
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from convergio.billing import correcting, issuing
 from convergio.billing.model import CreditKind, CreditNote, Voiding
 from convergio.discounts import actions as discounts
 from convergio.discounts.model import Duration
+from convergio.infra import migrate
 from convergio.infra.db import Database
 from convergio.kernel.money import Money
 from convergio.subscriptions import changes
@@ -23,6 +25,14 @@ from tests.fakes.business import SELLER, Business, at
 from tests.integration.test_coupons import CATALOG, lines, offered, redeemed, subscribed, views
 from tests.integration.test_money_grants import drawn, granted
 
+REVISION = Path(migrate.__file__).with_name("migrations") / "versions" / "r0013_mends.sql"
+BEFORE = """
+DELETE FROM {0} WHERE amount < 0;
+UPDATE {0} SET returned_at = NULL;
+SET CONSTRAINTS ALL IMMEDIATE;
+ALTER TABLE {0} DROP COLUMN returned, DROP COLUMN origin_invoice_id, DROP COLUMN origin_line,
+    DROP CONSTRAINT IF EXISTS {0}_check, ADD CONSTRAINT {0}_amount_check CHECK (amount > 0)
+"""
 SEATS = b"""
   - key: crew
     name: Crew
@@ -236,3 +246,20 @@ def test_an_explanation_shows_what_came_back(shop: Business) -> None:
             (1, "FIVE", -258),
             (2, "FIVE", 258),
         ]
+
+
+def test_the_revision_gives_back_what_was_taken_back_before_it(shop: Business) -> None:
+    customer_id = subscribed(shop, plan="team")
+    five(shop, customer_id)
+    granted(shop, "40.00")
+    shop.bill("2025-01-02")
+    change(shop, customer_id, "2025-01-16", plan_key="crew", seats=5)
+    corrected(shop, "CVG-2025-000002", CreditKind.CORRECTION, "3.33")
+    corrected(shop, "CVG-2025-000001", CreditKind.CONCESSION, "7.00")
+    told = coupon_draws(shop), drawn(shop, customer_id)
+    with shop.database.transaction() as tx:
+        for table in ("coupon_draw", "credit_grant_draw"):
+            tx.raw.execute(BEFORE.format(table).encode())
+        tx.raw.execute(REVISION.read_bytes())
+    assert shop.verify() == []
+    assert (coupon_draws(shop), drawn(shop, customer_id)) == told

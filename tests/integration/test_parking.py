@@ -4,16 +4,20 @@ What breaks is put into the tables by hand, because no verb of the product would
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from uuid import UUID
 
+import psycopg
 import pytest
 
 from convergio.billing import actions as billing
-from convergio.billing import rules
+from convergio.billing import correcting, issuing, rules
+from convergio.billing.model import Voiding
+from convergio.infra.clock import pause
 from convergio.infra.db import Database
 from convergio.subscriptions import actions as subscriptions
-from tests.fakes.business import Business, at
+from tests.fakes.business import SELLER, Business, at
 
 USAGE_AGAIN = """
 INSERT INTO invoice_line (customer_id, invoice_id, line_number, subscription_id, item_id,
@@ -164,7 +168,7 @@ def test_who_meets_another_transaction_while_a_page_is_billed_apart_is_not_parke
         tx.raw.execute(
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
             f" IF NEW.customer_id = '{bad}' THEN RAISE numeric_value_out_of_range; END IF;"
-            f" IF NEW.customer_id = '{met}' AND nextval('meeting') = 1"
+            f" IF NEW.customer_id = '{met}' AND nextval('meeting') <= 3"
             " THEN RAISE deadlock_detected; END IF; RETURN NEW; END $$"
         )
         tx.raw.execute(
@@ -174,6 +178,37 @@ def test_who_meets_another_transaction_while_a_page_is_billed_apart_is_not_parke
     report = shop.bill("2024-12-02")
     assert parked(shop) == [(bad, "fault")]
     assert (report.customers, report.invoices) == (8, 7)
+
+
+def test_a_page_that_is_billed_apart_holds_everyone_before_it_numbers_anything(
+    shop: Business, now: datetime, dsn: str
+) -> None:
+    ids = shop.customers([f"c{number:03}" for number in range(8)])
+    with shop.database.transaction() as tx:
+        subscriptions.create_many(
+            tx, customer_ids=list(ids.values()), plan_key="pro", start=at("2024-12-01"), now=now
+        )
+        tx.raw.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            f" IF NEW.customer_id = '{ids['c001']}' THEN RAISE numeric_value_out_of_range; END IF;"
+            " RETURN NEW; END $$;"
+            "CREATE FUNCTION rest() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            f" IF NEW.customer_id = '{ids['c000']}' THEN PERFORM pg_sleep(2); END IF;"
+            " RETURN NEW; END $$;"
+            "CREATE TRIGGER refuse BEFORE INSERT ON invoice_line"
+            " FOR EACH ROW EXECUTE FUNCTION refuse();"
+            "CREATE TRIGGER rest BEFORE INSERT ON invoice FOR EACH ROW EXECUTE FUNCTION rest()"
+        )
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(dsn, autocommit=True) as beside:
+        run = pool.submit(shop.bill, "2024-12-02")
+        asleep = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        while not beside.execute(asleep).fetchone():  # it has taken the first number
+            pause(0.02)
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            beside.execute(
+                "SELECT 1 FROM subscription WHERE customer_id = %s FOR UPDATE NOWAIT", [ids["c007"]]
+            )
+        assert run.result().invoices == 7
 
 
 def test_what_breaks_everyone_is_no_customers_own_and_stops_the_run(
@@ -217,6 +252,18 @@ def test_a_circle_parks_after_so_many_lines_and_goes_on_after_a_day(
     assert [(one.customer_id, one.code) for one in report.problems] == [(bad, "too_many_lines")]
     assert shop.bill("2025-02-02T02:00:00Z").problems == []
     assert len(shop.invoices(bad)) == len(shop.invoices(good)) == 3
+
+
+def test_what_a_person_voids_to_be_billed_again_is_no_circle(
+    shop: Business, pair: tuple[UUID, UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "LINES_A_DAY_MAX", 1)
+    by = issuing.Issuer(SELLER, shop.keyring, at("2025-01-02"), at("2025-01-02"))
+    with shop.database.transaction() as tx:
+        (invoice,) = billing.page(tx, customer_id=pair[0])
+        correcting.void(tx, by, invoice=invoice, how=Voiding.REISSUE)
+    assert shop.bill("2025-01-02").problems == []
+    assert [len(shop.invoices(one)) for one in pair] == [2, 2]
 
 
 def test_the_bound_is_for_each_subscription(shop: Business) -> None:

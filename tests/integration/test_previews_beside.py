@@ -185,3 +185,19 @@ def test_lists_of_commands_go_on_where_a_page_ended(call: Call) -> None:
     of = call("invoice", "credits", "--invoice", numbers[0])["credit_notes"]
     assert len(of) == 1
     assert of[0] in every
+
+
+@pytest.mark.parametrize(("path", "fields", "status"), ASKS, ids=lambda one: str(one)[:30])
+def test_a_trial_that_is_over_is_decided_first_and_not_left_to_the_next_run(
+    api: Api, path: str, fields: dict[str, Any], status: int
+) -> None:
+    name, _ = api.customer()
+    trial = {"customer": name, "plan": "team", "trial_days": 3, "without_method": "fall_back"}
+    body(api.post("/v1/subscriptions", trial | {"fallback_plan": "pro"}), 201)
+    clock = api.product.clock
+    assert isinstance(clock, VirtualClock)
+    clock.advance_to(api.now + timedelta(days=4))
+    ask = {"customer": name, **fields}
+    assert body(api.post(f"{path}/preview", ask))["subscription"]["plan"] == "pro"
+    body(api.post(path, ask), status)
+    assert body(api.get(f"/v1/subscriptions?customer={name}"))["subscriptions"][-1]["plan"] == "pro"

@@ -7,9 +7,10 @@ import pytest
 
 from convergio.catalog import actions as catalog
 from convergio.entitlements import spending
-from convergio.entitlements.model import Ask, Refused
+from convergio.entitlements.model import Allowed, Ask, Refused
 from convergio.infra.db import Database
 from convergio.kernel.errors import Invalid
+from convergio.kernel.money import Money
 from convergio.metering.model import Event
 from tests.fakes import quotas
 from tests.fakes.meters import NOW
@@ -114,7 +115,44 @@ def test_a_spend_cap_counts_the_level_that_would_follow(desk: Desk) -> None:
     with desk.database.transaction() as tx:
         spending.set_cap(tx, "acme", "3.00", now=NOW)
     assert reasons(desk, "peak", "8", "9", "8") == ["allowed", "spend_cap", "allowed"]
-    assert reasons(desk, "level", "9", "8", "2") == ["spend_cap", "allowed", "allowed"]
+    assert reasons(desk, "level", "7", "6", "2") == ["spend_cap", "allowed", "allowed"]
+
+
+@pytest.mark.parametrize(("first", "second"), [("peak", "level"), ("level", "peak")])
+def test_two_levels_do_not_get_the_same_rest_of_a_cap(desk: Desk, first: str, second: str) -> None:
+    with desk.database.transaction() as tx:
+        spending.set_cap(tx, "acme", "3.00", now=NOW)
+    [found] = desk.gate.authorize([Ask("acme", first, Decimal(10))], now=LATER)  # all of it
+    assert reasons(desk, second, "4.1", "4") == ["spend_cap", "allowed"]
+    assert desk.gate.quota("acme", first, now=LATER).spend == Money(300, "usd")
+    desk.gate.release("acme", quotas.allowed(found).reservation_id, now=LATER)
+    assert reasons(desk, second, "10") == ["allowed"]
+    later = LATER + timedelta(hours=1)  # nothing is settled, and all of it is over
+    assert isinstance(desk.gate.authorize([Ask("acme", first, Decimal(10))], now=later)[0], Allowed)
+    assert desk.verify() == []
+
+
+def test_a_lower_last_value_leaves_the_cap_to_the_higher_one_that_is_asked(desk: Desk) -> None:
+    with desk.database.transaction() as tx:
+        spending.set_cap(tx, "acme", "3.00", now=NOW)
+    asks = [("level", 10), ("level", 2), ("peak", 5)]
+    found = desk.gate.authorize([Ask("acme", m, Decimal(q)) for m, q in asks], now=LATER)
+    assert [getattr(one, "reason", "allowed") for one in found] == [
+        "allowed", "allowed", "spend_cap",
+    ]  # fmt: skip
+
+
+def test_a_last_value_of_zero_is_committed_as_one(desk: Desk) -> None:
+    track(desk, "7")
+    now = NOW + timedelta(seconds=5)
+    [found] = desk.gate.authorize([Ask("acme", "level", Decimal(3))], now=now)
+    for _ in range(2):
+        made = desk.gate.commit(
+            "acme", quotas.allowed(found).reservation_id, actual=Decimal(0), now=now
+        )
+        assert (made.state, made.settled) == ("committed", Decimal(0))
+    assert desk.gate.quota("acme", "level", now=now + timedelta(seconds=1)).used == 0
+    assert desk.verify() == []
 
 
 @pytest.mark.parametrize("meter", ["peak", "level", "users"])

@@ -43,6 +43,17 @@ plans:
         by: model
         charges:
           large: {model: unit, unit: 0.25, included: 31}
+  - key: weekly
+    name: Weekly
+    prices:
+      - key: weekly_tokens
+        name: Tokens
+        meter: tokens
+        interval: week
+        charge: {model: unit, unit: 0.01}
+        by: model
+        charges:
+          large: {model: unit, unit: 0.50, included: 7}
 """
 
 
@@ -120,3 +131,15 @@ def test_after_a_change_each_value_has_the_rest_of_its_own_allowance(shop: Busin
     use(shop, None, 10, "2025-01-13")  # 49 free in all: 11 of the 60 at 0.02
     assert spend(shop, at("2025-01-14")) == "1.22"
     assert billed(shop, "2025-02-01T02:00:00Z") == 122
+
+
+def test_from_weeks_to_months_the_rest_of_the_week_is_no_part_of_the_month(shop: Business) -> None:
+    with shop.database.transaction() as tx:
+        who = customers.find(tx, "acme").customer_id
+        changes.change(tx, customer_id=who, plan_key="weekly", when=When.NOW, now=at("2025-01-01"))
+    use(shop, "large", 5, "2025-01-09")  # 3 free, of 3 of the 7 days: 1.00
+    with shop.database.transaction() as tx:
+        changes.change(tx, customer_id=who, plan_key="pro", when=When.NOW, now=at("2025-01-11"))
+    use(shop, "large", 9, "2025-01-12")  # 10 x 21/31 free, rounded up: 7 of them: 1.00
+    assert spend(shop, at("2025-01-13")) == "1.00"
+    assert billed(shop, "2025-02-01T02:00:00Z") == 200

@@ -114,6 +114,11 @@ def test_credit_is_drawn_in_order_until_nothing_is_left_to_take_from() -> None:
     assert drawn([line(700)], {"s": 700}, grant(1, 500), grant(2, 500)) == ([700], [0, 300])
 
 
+def test_credit_of_which_more_was_drawn_than_there_is_takes_nothing_and_adds_nothing() -> None:
+    assert drawn([line(700)], {"s": 700}, grant(1, -310), grant(2, 500)) == ([500], [-310, 0])
+    assert drawn([], {}, grant(1, -310)) == ([], [-310])
+
+
 def test_the_time_of_a_line_decides_whether_credit_covers_it() -> None:
     lines = [line(100), line(100, "2025-02-28")]
     assert drawn(lines, {"s": 200}, grant(1, 500, expires="2025-02-28")) == ([100, 0], [400])
@@ -149,7 +154,8 @@ def test_the_span_of_a_coupon_follows_its_duration() -> None:
         ({"percent": Decimal("1.1234567")}, "percent"),
         ({"amount": 5, "currency": "usd"}, "percent"),
         ({"percent": None, "amount": 5}, "percent"),
-        ({"percent": None, "amount": 0, "currency": "usd"}, "percent"),
+        ({"percent": None, "amount": 0, "currency": "usd"}, "amount"),
+        ({"percent": None, "amount": 10**15 + 1, "currency": "usd"}, "amount"),
         ({"percent": None, "amount": 5, "currency": "zzz"}, "currency"),
         ({"duration": Duration.REPEATING}, "periods"),
         ({"periods": 3}, "periods"),

@@ -49,6 +49,7 @@ def test_every_form_of_the_bank_s_files_says_the_same() -> None:
     assert reference.read(XML) == MARCH
     assert reference.read(EVERY_DAY)[:2] == MARCH
     assert len(reference.read(b"\xef\xbb\xbf" + EVERY_DAY.replace(b"\n", b"\r\n"))) == 4
+    assert len(reference.read(EVERY_DAY.replace(b"\n", b"\r"))) == 4
 
 
 @pytest.mark.parametrize(
@@ -68,6 +69,9 @@ def test_every_form_of_the_bank_s_files_says_the_same() -> None:
         (b"<Cube time='2025-03-04'>", "no XML"),
         (b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "document type"),
         (b"<a/>", "no rate"),
+        (b'<?xml version="1.0" encoding="utf-7"?><a/>', "no XML"),
+        (b'<?xml version="1.0" encoding="rot13"?><a/>', "no XML"),
+        (b"Date," + b"9" * 200_000, "no CSV"),
     ],
 )
 def test_a_file_that_is_none_is_refused_by_its_line(source: bytes, what: str) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from convergio.kernel.errors import Invalid
-from convergio.kernel.text import check_text
+from convergio.kernel.text import check_text, check_words, holds_card_number
 
 
 @pytest.mark.parametrize("text", ["a", "x" * 200, "Ünïcødé 株式会社 🚀", "two words", "O'Hara; --"])
@@ -30,3 +30,48 @@ def test_an_address_may_have_lines_and_nothing_else_that_controls() -> None:
     assert check_text("1 High Street\nOxford", field="address", lines=True)
     with pytest.raises(Invalid):
         check_text("1 High Street\r\nOxford", field="address", lines=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "4242424242424242",
+        "4242 4242 4242 4242",
+        "4242-4242-4242-4242",
+        "card:378282246310005.",
+        "4242.4242.4242.4242",
+        "\uff14242424242424242",  # a full-width 4
+        "\u0664\u0662424242424242 42",  # Arabic-Indic digits
+        "x6304000000000000y",
+    ],
+)
+def test_a_card_number_is_found_however_it_is_written(text: str) -> None:
+    assert holds_card_number(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tok_ok",
+        "4242",
+        "4242424242424241",
+        "pm_1M4242424242",
+        "",
+        "12345678901234567890123",
+        "visa",
+    ],
+)
+def test_what_is_no_card_number_passes(text: str) -> None:
+    assert not holds_card_number(text)
+
+
+@pytest.mark.parametrize("field", ["note", "description"])
+def test_words_with_a_card_number_are_refused_and_not_repeated(field: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        check_words("paid with 4242 4242 4242 4242", field=field)
+    assert (caught.value.code, caught.value.field) == ("card_number", field)
+    assert "4242" not in str(caught.value)
+
+
+def test_a_long_number_that_is_no_word_passes() -> None:
+    assert check_text("4242424242424242", field="key") == "4242424242424242"

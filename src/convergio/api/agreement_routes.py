@@ -172,6 +172,7 @@ def _taken(tx: Tx, request: Anyone, data: AddOnBody, *, now: datetime) -> Subscr
         quantity=data.quantity,
         when=data.when,
         now=now,
+        can_pay=payments.payable,
     )
 
 
@@ -188,6 +189,7 @@ def _charged(
         tax_category=data.tax_category,
         when=data.when,
         now=now,
+        can_pay=payments.payable,
     )
     return customer, price, at
 
@@ -199,4 +201,5 @@ def _agreed(tx: Tx, request: Anyone, data: AgreementBody, *, now: datetime) -> l
         customer_id=customers.find(tx, data.customer).customer_id,
         steps_=negotiating.steps_of(data),
         now=now,
+        can_pay=payments.payable,
     )

@@ -88,7 +88,7 @@ def archive_coupon(tx: Tx, request: Anyone, code: FromPath[str]) -> dict[str, An
 @post("/v1/coupon-redemptions", opt=needs(Scope.SUBSCRIPTIONS_WRITE), sync_to_thread=True)
 @once
 def redeem_coupon(tx: Tx, request: Anyone, data: JSONBody[RedeemBody]) -> dict[str, Any]:
-    """Redeem a code for a customer, from the first period whose fee is not billed yet."""
+    """Redeem a code for a customer, from now on, or from the next period if this one is billed."""
     customer_id = customers.find(tx, data.customer).customer_id
     own(principal_of(request), customer_id)
     now: datetime = product_of(request).clock.now()

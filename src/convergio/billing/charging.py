@@ -75,20 +75,31 @@ class World:
         return bool(offers.redemptions.get(customer_id) or offers.grants.get(customer_id))
 
     def remembered(self, draft: Draft) -> Callable[[], None]:
-        """Return what forgets all that making documents of a draft is about to use up."""
-        who, left, credited, taken = draft.customer_id, self.left, self.credited, self.taken
+        """Return what forgets all that making documents of a draft is about to use up.
+
+        Only what is of its customer is kept, for a page has a thousand of them; of coupons it is
+        all, where the customer has one.
+        """
+        who, offers = draft.customer_id, self.offers
         is_taking = any(line.amount.minor < 0 for line in draft.lines)
-        if is_taking:
-            left, credited, taken = left.copy(), bearing.Credited(dict(credited.of)), dict(taken)
-        drawn = dict(self.offers.drawn) if self.has_offers(who) else None
-        grants = self.offers.grants.get(who)
+        left = self.left.of(who) if is_taking else {}
+        rows = [row for some in left.values() for row in some]
+        places: list[LinePlace] = [(row.invoice_id, row.line_number) for row in rows]
+        taken = {place: self.taken[place] for place in places if place in self.taken}
+        groups = {(row.invoice_id, bearing.share(row, row.remaining).group) for row in rows}
+        credited = {key: self.credited.of.get(key, (0, 0)) for key in groups}
+        drawn = dict(offers.drawn) if offers.redemptions.get(who) else None
+        grants = offers.grants.get(who)
 
         def forget() -> None:
-            self.left, self.credited, self.taken = left, credited, taken
+            if is_taking:
+                self.left.restore(who, left)
+                self.taken |= taken
+                self.credited.of.update(credited)
             if drawn is not None:
-                self.offers.drawn = drawn
+                offers.drawn = drawn
             if grants is not None:
-                self.offers.grants[who] = grants
+                offers.grants[who] = grants
 
         return forget
 

@@ -25,7 +25,7 @@ from convergio.billing.model import Billed, Charge, ChargeKey
 from convergio.billing.recomputing import Horizon, Lacking
 from convergio.discounts import actions as discounts
 from convergio.infra.db import Tx
-from convergio.kernel.errors import Difference
+from convergio.kernel.errors import Difference, Unavailable
 from convergio.kernel.money import Money
 from convergio.ledger import actions as ledger
 from convergio.ledger.model import Kind
@@ -105,6 +105,8 @@ def _page(
                 rest = _creditable(tx, view, rest)
             if rest and prices.minimums:
                 rest = _worth_asking(tx, whole, prices, (charges, some), rest, until.closed)
+        except Unavailable:
+            raise
         except rules.BROKEN as error:
             where = f"billing of customer {view.customer_id}"
             differing = [Difference(where, "owed can be computed", str(error))]

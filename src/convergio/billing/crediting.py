@@ -38,6 +38,7 @@ from convergio.discounts.model import Draw, LinePlace
 from convergio.kernel.errors import require
 from convergio.kernel.money import Money, allocate
 from convergio.kernel.quantity import subtract
+from convergio.kernel.text import refuse_card_number
 from convergio.ledger.model import Account
 
 SERIES_SUFFIX: Final = "-CN"
@@ -53,21 +54,26 @@ class Left:
 
     def __init__(self, rows: Iterable[Creditable]) -> None:
         """Keep the lines that something is left of."""
-        self._of: dict[tuple[UUID, ChargeKey], list[Creditable]] = {}
+        self._of: dict[UUID, dict[ChargeKey, list[Creditable]]] = {}
         for row in rows:
             if row.remaining > 0:
-                self._of.setdefault((row.customer_id, row.key), []).append(row)
+                self._rows(row).append(row)
 
-    def copy(self) -> "Left":
-        """Return the same, to be used up apart."""
-        other = Left(())
-        other._of = {key: list(rows) for key, rows in self._of.items()}
-        return other
+    def _rows(self, row: Creditable) -> list[Creditable]:
+        return self._of.setdefault(row.customer_id, {}).setdefault(row.key, [])
+
+    def of(self, customer_id: UUID) -> dict[ChargeKey, list[Creditable]]:
+        """Return what is left of one customer's lines, as it stays whatever is taken later."""
+        return {key: list(rows) for key, rows in self._of.get(customer_id, {}).items()}
+
+    def restore(self, customer_id: UUID, rows: dict[ChargeKey, list[Creditable]]) -> None:
+        """Let that be left of one customer's lines again."""
+        self._of[customer_id] = rows
 
     def add(self, row: Creditable) -> None:
         """Keep a line that was just billed, before the older ones of its charge."""
         if row.remaining > 0:
-            self._of.setdefault((row.customer_id, row.key), []).insert(0, row)
+            self._rows(row).insert(0, row)
 
     def take(
         self, customer_id: UUID, key: ChargeKey, minor: int
@@ -76,7 +82,7 @@ class Left:
 
         Each with the part of it, and what that part of the line bears.
         """
-        rows = self._of.get((customer_id, key), [])
+        rows = self._of.get(customer_id, {}).get(key, [])
         while minor and rows:
             row = rows.pop(0)
             part = min(minor, row.remaining)
@@ -241,6 +247,7 @@ def asked(
 def _check_reason(reason: str) -> None:
     if not 1 <= len(reason.strip()) <= REASON_SIZE_MAX or not reason.isprintable():
         raise errors.bad_reason(REASON_SIZE_MAX)
+    refuse_card_number(reason, field="reason")
 
 
 def _check_currency(invoice: Invoice, amounts: Iterable[Money]) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from convergio.billing import checking
 from convergio.infra import outbox
-from convergio.infra.db import Database
+from convergio.infra.db import Database, Tx
 from convergio.kernel.errors import Difference
 from convergio.subscriptions import actions as subscriptions
 
@@ -39,12 +39,16 @@ def recompute(database: Database, *, now: datetime, reopen: bool = False) -> Rec
                 break
             by_customer[customer_id] = [one.difference for one in findings]
     if by_customer:
-        with database.transaction() as tx:
-            facts = [_fact(who, some) for who, some in by_customer.items()]
-            outbox.emit_many(tx, facts, now=now)
-            for customer_id in by_customer if reopen else ():
+        facts = [_fact(who, some) for who, some in by_customer.items()]
+        marked = list(by_customer) if reopen else []
+
+        def tell(tx: Tx) -> None:
+            for customer_id in marked:
                 subscriptions.hold(tx, customer_id)
                 subscriptions.reopen(tx, customer_id)
+            outbox.emit_many(tx, facts, now=now)
+
+        database.insist(tell)
     return Recomputed(
         tuple(by_customer), tuple(one for some in by_customer.values() for one in some)
     )

@@ -250,10 +250,22 @@ def bill(
 
 
 def broken(customer_id: UUID, error: Exception) -> Problem:
-    """Say why nothing can be decided for a customer; an unforeseen error is told by its name."""
+    """Say why nothing can be decided for a customer; an unforeseen error is told by its place."""
     if isinstance(error, ConvergioError):
         return Problem(customer_id, error.code, str(error))
-    return Problem(customer_id, Fault.code, f"{type(error).__name__} while deciding")
+    reason = f"{type(error).__name__} while deciding{_place_of(error)}"
+    return Problem(customer_id, Fault.code, reason)
+
+
+def _place_of(error: Exception) -> str:
+    """Return where an error was raised: what it says itself may hold a customer's data."""
+    place, traceback = "", error.__traceback__
+    while traceback is not None:
+        module = traceback.tb_frame.f_globals.get("__name__", "")
+        if module.startswith("convergio."):
+            place = f", in {module} line {traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    return place
 
 
 def revenue(draft: Draft) -> dict[Account, Money]:

@@ -126,8 +126,10 @@ class _Biller:
     def _bill_apart(self, tx: Tx, customer_ids: Sequence[UUID]) -> _Batch:
         """Bill customers in halves, each in a savepoint, and park those who cannot be billed alone.
 
-        Raises: what broke, where it breaks for so many that it is no customer's own.
+        Locks: all their subscriptions first, for the first half already takes numbers of the
+        series. Raises: what broke, where it breaks for so many that it is no customer's own.
         """
+        subscriptions.hold_many(tx, customer_ids)
         batch, parts = _Batch(0, [], [], []), [customer_ids] if customer_ids else []
         broken = 0
         while parts:

@@ -179,6 +179,7 @@ def add_on(
             quantity=quantity,
             when=when,
             now=product.clock.now(),
+            can_pay=payments.payable,
         )
         return _shown(tx, live) | {"add_ons": adding.add_ons(tx, live)}
 
@@ -212,6 +213,7 @@ def charge(
             amount=money,
             when=When.NOW if now else When.PERIOD_END,
             now=product.clock.now(),
+            can_pay=payments.payable,
         )
         return money, at
 
@@ -242,6 +244,7 @@ def agree(
             customer_id=customers.find(tx, customer).customer_id,
             steps_=negotiating.steps_of(wanted),
             now=product.clock.now(),
+            can_pay=payments.payable,
         )
 
     if preview:

@@ -169,17 +169,18 @@ class Keyring:
 
 
 def rewrap(tx: Tx, keyring: Keyring, *, size_max: int = REWRAP_SIZE_MAX) -> int:
-    """Wrap a batch of keys with the newest KEK; return how many, 0 when none is left.
+    """Wrap a batch of keys with the newest KEK; return how many it was, 0 when none is left.
 
     Call it in one transaction each until it returns 0; stopping half-way harms nothing, and the
-    data keys themselves do not change. Raises: MissingKeyEncryptionKey, DamagedSeal.
+    data keys themselves do not change. Those that another process wraps at the same time count
+    too: none of them says that more are not left. Raises: MissingKeyEncryptionKey, DamagedSeal.
     """
     newest = keyring.keks[0]
     retained = store.find_retention_keys_to_rewrap(tx, newest.kek_id, size_max=size_max)
     owned = store.find_data_keys_to_rewrap(tx, newest.kek_id, size_max=size_max)
-    return store.rewrap_retention_key(tx, [(key, _rewrapped(keyring, key)) for key in retained]) + (
-        store.rewrap_data_key(tx, [(key, _rewrapped(keyring, key)) for key in owned])
-    )
+    store.rewrap_retention_key(tx, [(key, _rewrapped(keyring, key)) for key in retained])
+    store.rewrap_data_key(tx, [(key, _rewrapped(keyring, key)) for key in owned])
+    return len(retained) + len(owned)
 
 
 def _rewrapped(keyring: Keyring, key: StoredKey) -> StoredKey:

@@ -10,7 +10,7 @@ from convergio.infra.ids import parse_typeid, typeid
 from convergio.kernel.errors import Invalid
 from convergio.kernel.money import exponent
 from convergio.kernel.periods import instant_text
-from convergio.kernel.text import check_text, clean
+from convergio.kernel.text import check_text, check_words, clean
 
 ID_PREFIX: Final = "cus"
 ADDRESS_SIZE_MAX: Final = 500
@@ -74,7 +74,7 @@ def account_of(before: Customer, details: Details) -> Customer:
     if "tax_exempt" in details:
         tax_exempt = check_exempt(details["tax_exempt"])
     if reason is not None:
-        check_text(reason, field="tax_exempt_reason")
+        check_words(reason, field="tax_exempt_reason")
         if tax_exempt is None:
             detail = "a reason needs tax_exempt: write exempt or reverse_charge there"
             raise Invalid(detail, code="bad_exempt", field="tax_exempt_reason")
@@ -107,12 +107,12 @@ def check_account(*, currency: str, country: str | None, locale: str) -> None:
 
 def check_personal(personal: Personal) -> None:
     """Refuse text that could not be printed on an invoice, and an e-mail without one @."""
-    for field in ("name", "email", "tax_id"):
+    for field, check in (("name", check_words), ("email", check_text), ("tax_id", check_text)):
         text = getattr(personal, field)
         if text is not None:
-            check_text(text, field=field)
+            check(text, field=field)
     if personal.address is not None:
-        check_text(personal.address, field="address", size_max=ADDRESS_SIZE_MAX, lines=True)
+        check_words(personal.address, field="address", size_max=ADDRESS_SIZE_MAX, lines=True)
     if personal.email is not None and _EMAIL.fullmatch(personal.email) is None:
         detail = "write an e-mail address, such as ada@example.com"
         raise Invalid(detail, code="bad_email", field="email")

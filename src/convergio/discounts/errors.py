@@ -30,10 +30,10 @@ def bad_code() -> Invalid:
     return Invalid(detail, code="bad_code", field="code")
 
 
-def percent_or_amount() -> Invalid:
+def percent_or_amount(field: str = "percent") -> Invalid:
     """Say that a coupon takes off either."""
     detail = "write a percentage above 0 and at most 100, or an amount above zero and its currency"
-    return Invalid(detail, code="percent_or_amount", field="percent")
+    return Invalid(detail, code="percent_or_amount", field=field)
 
 
 def bad_periods() -> Invalid:

@@ -28,9 +28,9 @@ from convergio.discounts.model import (
 )
 from convergio.entitlements.model import Category, CreditGrant
 from convergio.kernel.errors import Difference
-from convergio.kernel.money import Amount, Money, allocate, exponent
+from convergio.kernel.money import AMOUNT_MAX, Amount, Money, allocate, exponent
 from convergio.kernel.periods import Calendar, Interval
-from convergio.kernel.text import check_text
+from convergio.kernel.text import check_words
 
 _CODE: Final = re.compile(r"[A-Z0-9][A-Z0-9_-]{2,39}", re.ASCII)
 _PERIODS_MAX: Final = 1200
@@ -49,15 +49,15 @@ def check_terms(terms: Terms) -> None:
     """Refuse a coupon that makes no sense. Raises: Invalid naming the field."""
     if not is_code(terms.code):
         raise errors.bad_code()
-    check_text(terms.name, field="name")
+    check_words(terms.name, field="name")
     if (terms.percent is None) == (terms.amount is None) or (
         (terms.amount is None) != (terms.currency is None)
     ):
         raise errors.percent_or_amount()
     if terms.percent is not None and not _is_percent(terms.percent):
         raise errors.percent_or_amount()
-    if terms.amount is not None and terms.amount <= 0:
-        raise errors.percent_or_amount()
+    if terms.amount is not None and not 0 < terms.amount <= AMOUNT_MAX:
+        raise errors.percent_or_amount("amount")
     if terms.currency is not None:
         exponent(terms.currency)
     if (terms.duration == Duration.REPEATING) != (terms.periods is not None) or (
@@ -196,7 +196,7 @@ def grants_off(
         caps = [
             min(space[group], sum(left[place] for place in some)) for group, some in groups.items()
         ]
-        part = min(grant.left, sum(caps))
+        part = max(0, min(grant.left, sum(caps)))  # a void may leave less than nothing
         after.append(grant._replace(left=grant.left - part))
         if not part:
             continue

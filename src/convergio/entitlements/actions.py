@@ -270,7 +270,7 @@ class Gate:
         def settle(tx: Tx) -> None:
             settled[:] = [_commit(tx, found.customer_id, reservation_id, quantity, now=now)]
 
-        if not quantity:
+        if data is None or rules.is_nothing(meter.aggregation, quantity):
             self._database.insist(settle)
             return settled[0]
         event = Event(
@@ -279,7 +279,7 @@ class Gate:
             type=meter.event_type,
             subject=customer_key,
             time=found.made_at,
-            data=dict(data or {}),
+            data=dict(data),
         )
         verdict = self._ingestor.ingest([event], now=now, importing=True, first=settle)[0]
         if verdict.status == "rejected":

@@ -21,15 +21,14 @@ from convergio.entitlements.model import Category, CreditGrant, GrantState, Gran
 from convergio.infra import ids, outbox
 from convergio.infra.db import Tx
 from convergio.kernel.errors import Difference
-from convergio.kernel.money import Money
+from convergio.kernel.money import AMOUNT_MAX, Money
 from convergio.kernel.periods import instant_text
 from convergio.kernel.quantity import quantity_text, subtract
-from convergio.kernel.text import check_text
+from convergio.kernel.text import check_text, check_words
 from convergio.metering import actions as metering
 from convergio.metering.model import Credit
 from convergio.subscriptions import actions as subscriptions
 
-AMOUNT_MAX: Final = 10**15
 QUANTITY_MAX: Final = 10**18
 PRIORITY_MAX: Final = 1_000_000
 NOTE_SIZE_MAX: Final = 500
@@ -154,7 +153,7 @@ def _checked(tx: Tx, customer: Customer, terms: GrantTerms, *, now: datetime) ->
         created_at=now,
         voided_at=None,
         note=terms.note
-        and check_text(terms.note, field="note", size_max=NOTE_SIZE_MAX, lines=True),
+        and check_words(terms.note, field="note", size_max=NOTE_SIZE_MAX, lines=True),
     )
 
 

@@ -1,7 +1,8 @@
 """Asks of meters that have a level, a maximum or a last value: it takes a place, and adds nothing.
 
 So nothing is held of them, and what others ask for meanwhile cannot change the answer: the level
-that would follow stays within the limit, or it does not.
+that would follow stays within the limit, or it does not. A spend cap, which other meters share,
+counts the highest that is asked for and not settled (`spending.py`).
 """
 
 from collections.abc import Callable, Sequence

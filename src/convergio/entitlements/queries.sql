@@ -78,6 +78,16 @@ WHERE r.customer_id = ANY(:customer_ids::uuid[]) AND r.state = 'open' AND r.expi
     AND t.start_at <= :now AND :now < t.end_at
 GROUP BY r.customer_id, r.meter_id;
 
+-- name: asked_levels
+-- The highest level that open reservations ask for in customers' windows of an instant, by meter.
+SELECT r.customer_id, r.meter_id, max(r.quantity) AS quantity
+FROM reservation r
+JOIN usage_total t ON t.customer_id = r.customer_id AND t.meter_id = r.meter_id
+    AND t.dimensions = '' AND t.start_at = r.start_at
+WHERE r.customer_id = ANY(:customer_ids::uuid[]) AND r.meter_id = ANY(:meter_ids::integer[])
+    AND r.state = 'open' AND r.expires_at > :now AND t.start_at <= :now AND :now < t.end_at
+GROUP BY r.customer_id, r.meter_id;
+
 -- name: insert_lease!
 -- Store a new lease, unless its id is a lease already.
 INSERT INTO lease (customer_id, lease_id, meter_id, start_at, end_at, granted, used, sequence,

@@ -32,7 +32,7 @@ _CHOSEN: Final = b"convergio:authorize"
 _BY_ONE: Final = "count"
 _DISTINCT: Final = "unique_count"
 _MAXIMUM: Final = "max"
-_LEVELS: Final = frozenset({_MAXIMUM, "last"})
+LEVELS: Final = frozenset({_MAXIMUM, "last"})
 _TICK: Final = timedelta(microseconds=1)
 SOON: Final = timedelta(seconds=1)
 
@@ -70,7 +70,12 @@ def is_distinct(plan: MeterPlan | None) -> bool:
 
 def is_level(plan: MeterPlan | None) -> bool:
     """Say whether a meter has a level: what is asked for takes its place, and never adds to it."""
-    return plan is not None and plan.aggregation in _LEVELS
+    return plan is not None and plan.aggregation in LEVELS
+
+
+def is_nothing(aggregation: str, quantity: Decimal) -> bool:
+    """Say whether an event of so much would change nothing; zero is a last value like another."""
+    return not quantity and aggregation != "last"
 
 
 def fits_level(window: WindowRow, plan: MeterPlan | None, quantity: Decimal) -> bool:

@@ -23,7 +23,7 @@ from convergio.entitlements.model import SpendCap
 from convergio.infra import outbox
 from convergio.infra.db import Tx
 from convergio.kernel.errors import Invalid
-from convergio.kernel.money import Money
+from convergio.kernel.money import AMOUNT_MAX, Money
 from convergio.kernel.quantity import add_up, quantity_text, subtract
 from convergio.metering import actions as metering
 from convergio.metering import slicing
@@ -41,7 +41,6 @@ from convergio.rating.rules import (
 from convergio.subscriptions import actions as subscriptions
 from convergio.subscriptions.limits import Stretch
 
-AMOUNT_MAX: Final = 10**15
 _ZERO: Final = Decimal(0)
 
 
@@ -138,7 +137,7 @@ class Account:
         window = self.windows.get(meter_id)
         limit = None if window is None else window.quota_limit
         if limit is None or after <= limit:
-            self.held[meter_id] = after
+            self.held[meter_id] = max(self.held.get(meter_id, _ZERO), after)  # it may not come
         return True
 
 
@@ -164,6 +163,9 @@ def _accounts(tx: Tx, caps: Sequence[SpendCap], *, now: datetime) -> dict[UUID, 
         windows[row.customer_id][row.meter_id] = row
     sliced = [who for who, some in prices.items() if any(p.by is not None for p in some.values())]
     tariffs = _sliced(tx, sliced, meters, now=now) if sliced else {}
+    leveled = {meters[key].meter_id for some in prices.values() for key in some}
+    leveled &= {one.meter_id for one in meters.values() if one.aggregation in rules.LEVELS}
+    asked = store.asked_levels(tx, ids, leveled, now=now) if leveled else {}
     accounts = {}
     for cap in caps:
         who = cap.customer_id
@@ -179,7 +181,8 @@ def _accounts(tx: Tx, caps: Sequence[SpendCap], *, now: datetime) -> dict[UUID, 
             tariff = account.tariffs.get(meter_id)
             used = row.used if tariff is None or tariff.used is None else tariff.used
             reserved = subtract(row.reserved, stale.get((who, meter_id), _ZERO))
-            account.held[meter_id] = add_up((used, reserved))
+            level = asked.get((who, meter_id), _ZERO)
+            account.held[meter_id] = max(add_up((used, reserved)), level)
         accounts[who] = account
     return accounts
 

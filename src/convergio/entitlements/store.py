@@ -1,6 +1,6 @@
 """SQL of reservations, leases, spend caps and grants: one function a query, same name."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -138,6 +138,19 @@ def stale_reserved(
 ) -> dict[tuple[UUID, int], Decimal]:
     """Return what is held in vain, by customer and meter; what is not there is zero."""
     rows = tx.tuples(_QUERIES["stale_reserved"], customer_ids=list(customer_ids), now=now)
+    return {(row[0], row[1]): row[2] for row in rows}
+
+
+def asked_levels(
+    tx: Tx, customer_ids: Sequence[UUID], meter_ids: Collection[int], *, now: datetime
+) -> dict[tuple[UUID, int], Decimal]:
+    """Return by customer and meter the highest level that is asked for and not settled."""
+    rows = tx.tuples(
+        _QUERIES["asked_levels"],
+        customer_ids=list(customer_ids),
+        meter_ids=list(meter_ids),
+        now=now,
+    )
     return {(row[0], row[1]): row[2] for row in rows}
 
 

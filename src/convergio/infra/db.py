@@ -278,9 +278,9 @@ class Database:
     def insist(self, work: Callable[[Tx], Row]) -> Row:
         """Return what `work` does in a transaction of its own; again when it met another one.
 
-        The one place where that is done again: up to eight times after a deadlock or a
-        serialization failure, each after a pause of chance length, so that two do not meet twice;
-        and for a few seconds after a lock that did not come. `work` may run several times, each
+        The one place where that is done again: eight tries in all where each ends in a deadlock or
+        a serialization failure, with pauses of chance length, so that two do not meet twice; and no
+        new one after 15 seconds where a lock does not come. `work` may run several times, each
         from the start: what it keeps outside must bear that. Raises: Unavailable.
         """
         begun = stopwatch()

@@ -30,6 +30,7 @@ _TWO: Final = frozenset(
     "szl thb tjs tmt top try ttd twd tzs uah usd usn uyu uzs ves wst xcd yer zar zmw zwg ved "
     "xcg".split()
 )
+AMOUNT_MAX: Final = 10**15  # minor units of what one request may state: no sum of many overflows
 _AMOUNT_TEXT: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,22})(?:\.[0-9]{1,15})?", re.ASCII)
 
 

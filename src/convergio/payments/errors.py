@@ -3,12 +3,6 @@
 from convergio.kernel.errors import Conflict, Invalid
 
 
-def card_number(field: str) -> Invalid:
-    """Refuse a card number; it is neither stored nor repeated."""
-    detail = "this holds a card number; send the gateway's token and never the number itself"
-    return Invalid(detail, code="card_number", field=field)
-
-
 def bad_last_four() -> Invalid:
     """Refuse anything but the four digits that people are shown."""
     detail = "write the last four digits of the card, such as 4242"

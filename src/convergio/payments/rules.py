@@ -6,7 +6,6 @@ failure when the invoice is overdue, so that an unpaid invoice always ends at th
 """
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -17,8 +16,8 @@ from convergio.billing.model import Invoice
 from convergio.billing.model import Status as InvoiceStatus
 from convergio.billing.rules import OWING
 from convergio.kernel.errors import require
-from convergio.kernel.money import Money
-from convergio.kernel.text import check_text
+from convergio.kernel.money import AMOUNT_MAX, Money
+from convergio.kernel.text import check_text, check_words, refuse_card_number
 from convergio.payments import errors
 from convergio.payments.gateways.protocol import (
     ChargeResult,
@@ -38,8 +37,6 @@ from convergio.payments.model import (
 )
 from convergio.subscriptions.model import Status
 
-_DIGITS: Final = re.compile(r"[0-9](?:[ .-]?[0-9])+")
-_CARD_SIZES: Final = range(13, 20)
 _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _BRAND_SIZE_MAX: Final = 60
 _REFERENCE_SIZE_MAX: Final = 140  # of a SEPA transfer
@@ -47,33 +44,12 @@ EARLIEST_RECEIPT: Final = date(2000, 1, 1)
 _LAST_FOUR: Final = re.compile(r"[0-9]{4}")
 
 
-def holds_card_number(text: str) -> bool:
-    """Say whether text holds a run of 13 to 19 digits that passes the Luhn check (ISO/IEC 7812).
-
-    Blanks, dots and dashes between digits do not hide it, nor do digits of other scripts.
-    """
-    plain = "".join(
-        str(unicodedata.digit(letter)) if letter.isdigit() else letter
-        for letter in unicodedata.normalize("NFKC", text)
-    )
-    runs = (re.sub("[ .-]", "", found[0]) for found in _DIGITS.finditer(plain))
-    return any(len(run) in _CARD_SIZES and _luhn(run) for run in runs)
-
-
-def _luhn(digits: str) -> bool:
-    total = 0
-    for place, digit in enumerate(reversed(digits)):
-        value = int(digit) * (1 + place % 2)
-        total += sum(divmod(value, 10))
-    return total % 10 == 0
-
-
 def check_method(*, gateway: str, token: str, brand: str | None, last_four: str | None) -> None:
     """Refuse what is no token. Raises: Invalid, also for a card number in any of the fields."""
     fields = {"gateway": gateway, "token": token, "brand": brand, "last_four": last_four}
     for field, text in fields.items():
-        if text is not None and holds_card_number(text):
-            raise errors.card_number(field)
+        if text is not None:
+            refuse_card_number(text, field=field)
         if field in {"gateway", "token"} and _KEY.fullmatch(text or "") is None:
             raise errors.bad_key(field)
     if brand is not None:
@@ -269,17 +245,15 @@ def dropped(attempt: Attempt, *, now: datetime) -> Attempt:
 
 def check_receipt(amount: Money, reference: str, received_on: date, *, today: date) -> None:
     """Refuse a receipt that cannot be true. Raises: Invalid, also for a card number in it."""
-    if amount.minor <= 0:
+    if not 0 < amount.minor <= AMOUNT_MAX:
         raise errors.bad_receipt("amount", "write what arrived, above zero, such as 120.00")
     if not EARLIEST_RECEIPT <= received_on <= today + timedelta(days=1):
         raise errors.bad_receipt(
             "received_on", "write the day on which it arrived, not later than today"
         )
-    check_text(reference, field="reference", size_max=_REFERENCE_SIZE_MAX)
+    check_words(reference, field="reference", size_max=_REFERENCE_SIZE_MAX)
     if not reference.strip():
         raise errors.bad_receipt("reference", "write what the bank statement calls it")
-    if holds_card_number(reference):
-        raise errors.card_number("reference")
 
 
 def payable(invoice: Invoice) -> Money:

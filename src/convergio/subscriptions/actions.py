@@ -366,6 +366,11 @@ def hold(tx: Tx, customer_id: UUID) -> None:
     store.lock_subscriptions(tx, [customer_id])
 
 
+def hold_many(tx: Tx, customer_ids: Sequence[UUID]) -> None:
+    """Let nothing change the subscriptions of these customers meanwhile. Locks: all of them."""
+    store.hold_subscriptions(tx, customer_ids)
+
+
 def reopen(tx: Tx, customer_id: UUID) -> None:
     """Let the next run look at everything of a customer again, as a correction asks for."""
     store.reopen(tx, customer_id)

@@ -13,10 +13,10 @@ from convergio.infra import outbox
 from convergio.infra.db import Tx
 from convergio.infra.ids import new_id
 from convergio.kernel.errors import Conflict
-from convergio.kernel.money import Money
+from convergio.kernel.money import AMOUNT_MAX, Money
 from convergio.kernel.periods import Interval
 from convergio.kernel.quantity import quantity_text
-from convergio.kernel.text import check_text
+from convergio.kernel.text import check_words
 from convergio.rating.model import Flat
 from convergio.subscriptions import changes, errors, parts, rules, steps, store
 from convergio.subscriptions.model import Item, Subscription, When
@@ -30,6 +30,7 @@ def set_add_on(
     quantity: int = 1,
     when: When = When.NOW,
     now: datetime,
+    can_pay: steps.CanPay | None = None,
 ) -> Subscription:
     """Take so many of an add-on; none takes it away, and credits what is left of it.
 
@@ -38,7 +39,7 @@ def set_add_on(
     Locks: the subscription. Emits: subscription.updated. Raises: NotFound, Invalid, Conflict when
     there is nothing to change.
     """
-    live = changes.up_to_date(tx, customer_id, now=now)
+    live = changes.up_to_date(tx, customer_id, now=now, can_pay=can_pay)
     rules.check_changeable(live)
     plan = catalog.current(tx).plans.get(key)
     if plan is None:
@@ -76,6 +77,7 @@ def charge_once(
     tax_category: str = "standard",
     when: When = When.PERIOD_END,
     now: datetime,
+    can_pay: steps.CanPay | None = None,
 ) -> tuple[Price, datetime]:
     """Ask a customer for an amount once: on the next invoice, or on one of its own now.
 
@@ -83,17 +85,17 @@ def charge_once(
     asked. Locks: the subscription. Emits: charge.created. Raises: NotFound without a live
     subscription, Invalid, Conflict for another currency or a paused one.
     """
-    live = changes.up_to_date(tx, customer_id, now=now)
+    live = changes.up_to_date(tx, customer_id, now=now, can_pay=can_pay)
     rules.check_changeable(live)
     if amount.currency != live.currency:
         detail = f"the customer pays in {live.currency}; write the amount in it"
         raise Conflict(detail, code="other_currency", field="amount")
-    if amount.minor <= 0:
+    if not 0 < amount.minor <= AMOUNT_MAX:
         raise errors.bad_amount()
     terms = PriceTerms(
         key="one-off",
         version=1,
-        name=check_text(description, field="description"),
+        name=check_words(description, field="description"),
         meter_key=None,
         interval=Interval.MONTH,
         currency=amount.currency,

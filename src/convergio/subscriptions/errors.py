@@ -136,8 +136,9 @@ def unknown_price(key: str) -> NotFound:
 
 
 def bad_amount() -> Invalid:
-    """Say that a charge is above zero."""
-    return Invalid("write an amount above zero, such as 120.00", code="bad_amount", field="amount")
+    """Say that a charge is above zero, and not beyond what an invoice can hold."""
+    detail = "write an amount above zero, such as 120.00, of at most 10^15 minor units"
+    return Invalid(detail, code="bad_amount", field="amount")
 
 
 def no_common_anchor() -> Invalid:

@@ -162,10 +162,16 @@ def stretches_at(
     items: Sequence[Item], prices: Mapping[UUID, Price], calendar: Mapping[Interval, Calendar],
     at: datetime,
 ) -> dict[str, list[Stretch]]:  # fmt: skip
-    """Return by meter the stretches of its periods around an instant, in order of time."""
+    """Return by meter the stretches of its period around an instant, in order of time.
+
+    Of two, where its price went from weeks to months, it is the one that is in force.
+    """
     found: dict[str, list[Stretch]] = {}
     for (meter_key, full), parts in _stretches(items, prices, calendar, at).items():
-        found.setdefault(meter_key, []).extend(Stretch(line, part, full) for line, part in parts)
+        some = [Stretch(line, part, full) for line, part in parts]
+        known = found.get(meter_key)
+        if known is None or known[-1].period.start < some[-1].period.start:
+            found[meter_key] = some
     return found
 
 

@@ -103,14 +103,21 @@ def _quota(line: QuotaLine | None) -> Quota | None:
     return None if line is None else Quota(parse_quantity(line.limit), line.hard)
 
 
-def agree(tx: Tx, *, customer_id: UUID, steps_: Sequence[Step], now: datetime) -> list[Price]:
+def agree(
+    tx: Tx,
+    *,
+    customer_id: UUID,
+    steps_: Sequence[Step],
+    now: datetime,
+    can_pay: steps.CanPay | None = None,
+) -> list[Price]:
     """Agree on prices, now or in steps; what was agreed before and is to come is dropped.
 
     Each step builds on the one before. Returns the prices that were made. Locks: the
     subscription. Emits: subscription.updated, subscription.ramp_agreed. Raises: NotFound, Invalid,
     Conflict when nothing can be changed, or another change is to come.
     """
-    live = changes.up_to_date(tx, customer_id, now=now)
+    live = changes.up_to_date(tx, customer_id, now=now, can_pay=can_pay)
     rules.check_changeable(live)
     _check(steps_, now=now)
     if changes.pending(tx, live):

@@ -67,6 +67,13 @@ WHERE customer_id = ANY(:customer_ids::uuid[])
 ORDER BY customer_id, subscription_id
 FOR UPDATE;
 
+-- name: hold_subscriptions
+-- Lock every subscription of these customers in the order of their ids, whatever stands in it.
+SELECT FROM subscription
+WHERE customer_id = ANY(:customer_ids::uuid[])
+ORDER BY customer_id, subscription_id
+FOR UPDATE;
+
 -- name: lock_closed
 -- Lock every subscription of these customers in the order of their ids; up to where each is closed.
 SELECT customer_id, subscription_id, plan_key, status, currency, time_zone, anchor_at, started_at,

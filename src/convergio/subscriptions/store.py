@@ -146,6 +146,11 @@ def lock_subscriptions(tx: Tx, customer_ids: Sequence[UUID]) -> list[Subscriptio
     return _read(tx.tuples(QUERIES["lock_subscriptions"], customer_ids=list(customer_ids)))
 
 
+def hold_subscriptions(tx: Tx, customer_ids: Sequence[UUID]) -> None:
+    """Lock every subscription of these customers, whatever stands in them, and return none."""
+    tx.run(QUERIES["hold_subscriptions"], customer_ids=list(customer_ids))
+
+
 def lock_closed(tx: Tx, customer_ids: Sequence[UUID]) -> list[tuple[Subscription, Mark | None]]:
     """Lock every subscription of these customers, in order; return up to where each is closed."""
     rows = tx.tuples(QUERIES["lock_closed"], customer_ids=list(customer_ids))

@@ -138,7 +138,7 @@ def _csv(text: str) -> Iterator[ReferenceRate]:
 
     A currency that was not quoted is `N/A`.
     """
-    rows = csv.reader(io.StringIO(text))
+    rows = _rows(text)
     head = [cell.strip() for cell in next(rows, [])]
     if not head or head[0] != "Date":
         raise errors.not_rates("line 1 must begin with Date, as in eurofxref-hist.csv")
@@ -152,6 +152,13 @@ def _csv(text: str) -> Iterator[ReferenceRate]:
         for code, cell in zip(head[1:], cells[1:], strict=True):
             if code and cell not in {"", "N/A"}:
                 yield _rate(code, day, cell, number)
+
+
+def _rows(text: str) -> Iterator[list[str]]:
+    try:
+        yield from csv.reader(io.StringIO(text, newline=None))
+    except csv.Error as error:
+        raise errors.not_rates(f"it is no CSV: {error}") from None
 
 
 def _day(text: str, number: int) -> date:
@@ -200,6 +207,6 @@ def _xml(source: bytes) -> Iterator[ReferenceRate]:
     parser.StartDoctypeDeclHandler = refuse
     try:
         parser.Parse(source, True)  # noqa: FBT003 - the whole of it, at once
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError, ValueError) as error:  # the last two: its encoding
         raise errors.not_rates(f"it is no XML: {error}") from None
     yield from found

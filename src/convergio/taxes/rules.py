@@ -9,7 +9,7 @@ from typing import Any, Final
 from convergio.kernel.errors import Invalid
 from convergio.kernel.money import exponent, parse_rate
 from convergio.kernel.periods import instant_text
-from convergio.kernel.text import check_text
+from convergio.kernel.text import check_text, check_words
 from convergio.rating.taxing import ZERO, Rate, Registration, TaxBook
 from convergio.taxes import errors
 from convergio.taxes.model import EVER, Evidence, RateLine, RegistrationLine, TaxFile
@@ -132,7 +132,7 @@ def check_place(country: str, note: str | None) -> None:
         raise errors.bad_country()
     _check_country(country, "country")
     if note is not None:
-        check_text(note, field="note", size_max=EVIDENCE_SIZE_MAX)
+        check_words(note, field="note", size_max=EVIDENCE_SIZE_MAX)
 
 
 def evidence_value(seen: Evidence) -> dict[str, Any]:
