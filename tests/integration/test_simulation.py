@@ -149,6 +149,13 @@ FOUND = {
         2025-03-01T00:00:00Z c1 add_on key=backup quantity=0
         2025-03-25T00:00:00Z - run
     """,
+    # The oracle's own: who cancels and subscribes again is asked a setup fee anew.
+    "a setup fee after a cancellation at that instant": """
+        2025-01-15T00:00:00Z c1 subscribe plan=launch zone=UTC
+        2025-01-20T00:00:00Z c1 cancel at=now credit=yes
+        2025-01-20T00:00:00Z c1 subscribe plan=launch zone=UTC
+        2025-03-05T00:00:00Z - run
+    """,
     # Weeks that no price had any more were taken for the next invoice.
     "asked with weeks that are over": """
         2025-01-05T00:00:00Z c1 subscribe plan=weekly zone=UTC

@@ -20,6 +20,13 @@ class Made(NamedTuple):
     invoice: Draft | None
     notes: Sequence[CreditDraft] = ()
 
+    @property
+    def asked(self) -> int:
+        """What is asked for, less what is taken back, before discount and tax (minor units)."""
+        above = self.invoice.lines if self.invoice is not None else ()
+        below = sum(line.amount.minor for note in self.notes for line in note.lines)
+        return sum(line.amount.minor for line in above) - below
+
     def is_small(self, minimums: Mapping[str, Money]) -> bool:
         """Say whether they ask for something, and for less than is worth asking for."""
         if self.invoice is None:
@@ -38,16 +45,20 @@ def made(
 ) -> tuple[list[Made], list[Draft]]:
     """Return a customer's documents, small ones joined to the next, and what waits.
 
-    Drafts come in the order of their boundaries. What takes back is not joined. `make` decides the
+    Drafts come in the order of their boundaries. What takes back is not joined; of what was given
+    away nothing is left to take back, and it decides nothing. `make` decides the
     documents of a draft; `undo` makes it forget those that it made last.
     """
     kept: list[Made] = []
     waiting: list[Draft] = []
     for draft in drafts:
-        if draft.total.minor <= 0:
-            kept.append(make(draft))
+        found = make(draft)
+        if found.asked <= 0:
+            kept.append(found)
             continue
-        found = make(_joined([*waiting, draft]))
+        if waiting:
+            undo()
+            found = make(_joined([*waiting, draft]))
         if found.is_small(minimums):
             undo()
             waiting.append(draft)

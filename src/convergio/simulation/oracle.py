@@ -175,7 +175,7 @@ class Account:
         waiting: list[list[_Wanted]] = []
         for boundary, some in wanted:
             joined = [*waiting, some]
-            if sum(missing for _, missing, _ in some) <= 0:
+            if self._asked(some) <= 0:
                 yield boundary, self._drafted([some], groups)
             elif self._is_small(joined, groups):
                 waiting = joined
@@ -185,6 +185,15 @@ class Account:
         if waiting and resting:
             last = max(at for at, some in wanted if some in waiting)
             yield last, self._drafted(waiting, groups)
+
+    def _asked(self, some: Sequence[_Wanted]) -> int:
+        """Return what a boundary asks for; of what was given away nothing is left to take back."""
+        return sum(
+            missing
+            if missing > 0
+            else -sum(back.amount for back in self._taken_back(one, -missing, reason))
+            for one, missing, reason in some
+        )
 
     def _is_small(self, joined: Sequence[Sequence[_Wanted]], groups: _Groups) -> bool:
         """Say whether they ask for something, and for less than is asked for: with tax, at once."""

@@ -66,6 +66,7 @@ class Life:
                 return
 
     def _subscribe(self, words: Mapping[str, str], at: datetime, fact: int) -> None:
+        """Begin anew: all that is asked once is asked, also of who canceled at this instant."""
         start = datetime.fromisoformat(words["start"]) if "start" in words else at
         follows = next((one for one in reversed(self.agreements) if one.ended_at == start), None)
         days = int(words.get("trial", "0"))
@@ -76,8 +77,8 @@ class Life:
             state="trialing" if days else "active",
             by_calendar=words.get("anchor") == "calendar",
             fact=fact,
-            asked=follows.once_asked() if follows else (),
         )
+        made.asked += follows.once_asked() if follows else []
         made.policy = words.get("without", "activate")
         made.fallback = words.get("fallback")
 
