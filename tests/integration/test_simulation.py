@@ -173,6 +173,16 @@ FOUND = {
         2025-01-21T00:00:00Z - run
         2025-01-21T01:00:00Z - run
     """,
+    # A coupon of a price did not count for the price that was agreed in its place.
+    "a coupon of a price that is agreed": """
+        2025-01-01T00:00:00Z - coupon code=HALF percent=50 duration=forever price=pro_fee
+        2025-01-15T00:00:00Z c1 subscribe plan=pro zone=UTC
+        2025-01-15T00:00:00Z c1 redeem code=HALF
+        2025-01-16T00:00:00Z c1 agree """
+    + RAMP
+    + """
+        2025-04-20T00:00:00Z - run
+    """,
     # A coupon was pinned to the periods of the plan that a waiting change had ended by then.
     "redeemed before the run": """
         2025-01-01T00:00:00Z - coupon code=HALF percent=50 duration=forever

@@ -334,7 +334,7 @@ def _decided(calculator: TaxCalculator, place: Place, price: Price, day: date) -
 def _item(line: Line, group: GroupKey, world: World) -> Discountable:
     return Discountable(
         line.amount.minor,
-        world.prices.get(line.price_id).key,
+        world.prices.get(line.price_id).listed_key,
         line.key.period_start,
         line.period_end,
         group,

@@ -69,7 +69,7 @@ def negotiate(tx: Tx, terms: PriceTerms, customer_id: UUID, *, now: datetime) ->
     Its key is made from what it replaces, so that no two are the same.
     """
     price_id = new_id(now)
-    own = replace(terms, key=f"{terms.key.split('@')[0]}@{price_id.hex[-12:]}", version=1)
+    own = replace(terms, key=f"{terms.listed_key}@{price_id.hex[-12:]}", version=1)
     store.insert_price(tx, own, price_id=price_id, now=now, customer_id=customer_id)
     return store.read_prices_by_id(tx, [price_id])[price_id]
 

@@ -261,6 +261,11 @@ class PriceTerms:
         return "fixed" if self.meter_key is None else "usage"
 
     @property
+    def listed_key(self) -> str:
+        """The key in the catalog: of an agreed price, that of what it takes the place of."""
+        return self.key.partition("@")[0]
+
+    @property
     def label(self) -> str:
         """Return the key and version, which name the price for ever."""
         return f"{self.key} v{self.version}"

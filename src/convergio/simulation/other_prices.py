@@ -226,7 +226,7 @@ def _same(old: Price, new: PriceTerms) -> bool:
 
 def _key(price: Price | None) -> str:
     """Return a price's key, of an agreed one that of what it took the place of."""
-    return "" if price is None else price.key.partition("@")[0]
+    return "" if price is None else price.listed_key
 
 
 def _item_id(item: Item, numbers: Iterator[int]) -> UUID:

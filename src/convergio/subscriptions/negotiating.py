@@ -166,7 +166,7 @@ def _replaced(
     prices: list[Price] = []
     made: list[Price] = []
     for price in pinned:
-        terms = left.pop(price.key.partition("@")[0], None)
+        terms = left.pop(price.listed_key, None)
         if terms is None:
             prices.append(price)
             continue
