@@ -308,7 +308,7 @@ def _(api: Api) -> None:
     for method in ("PATCH", "PUT", "DELETE", "POST"):
         found = api.send(method, where, body)
         assert refused(found, 405)["code"] == "method_not_allowed"
-        assert found.headers["allow"].split(", ")[0] == "GET"
+        assert "GET" in found.headers["allow"].split(", ")
     told = refused(api.post(f"{where}/void", {"how": "waive", **body}), 422)
     assert told["field"] in body
     assert api.get(where).json() == before
