@@ -34,7 +34,7 @@ check: $(DEV) ## style, types, import walls, dependencies, migrations
 	$(BIN)/squawk src/convergio/infra/migrations/versions/*.sql
 
 test: $(DEV) ## unit, property, integration, end-to-end and architecture tests
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 bench: $(RUNTIME) ## measure ingest, authorize, rating and billing against their budgets
 	$(BIN)/convergio bench $(ARGS)

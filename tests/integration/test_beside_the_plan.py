@@ -372,6 +372,34 @@ def test_who_has_an_own_price_or_a_change_to_come_is_left_and_named(shop: Busine
     assert "drop it first" in moved.left[waits]
 
 
+def test_what_was_due_and_no_run_had_carried_out_counts_before_a_migration(shop: Business) -> None:
+    came, went = shop.customer("came"), shop.customer("went")
+    shop.subscribe(came, "duo", "2024-11-10")
+    shop.subscribe(went, "solo", "2024-11-10")
+    with shop.database.transaction() as tx:
+        for one, plan in ((came, "solo"), (went, "duo")):
+            changes.change(
+                tx, customer_id=one, plan_key=plan, when=When.PERIOD_END, now=at("2024-11-20")
+            )
+    new_version(shop)
+    assert migrate(shop, "2024-12-15") == repricing.Moved(changing=1)
+    shop.bill("2025-02-12")
+    fees = sorted(amount for name, amount in billed(shop) if name == "Fee")
+    assert fees == [1_000, 1_000, 1_200, 1_200, 3_100, 3_100, 3_100, 3_100]
+
+
+def test_a_change_to_an_older_version_that_is_still_to_come_is_named(shop: Business) -> None:
+    waits = shop.customer("waits")
+    shop.subscribe(waits, "duo", "2024-12-01")
+    with shop.database.transaction() as tx:
+        changes.change(
+            tx, customer_id=waits, plan_key="solo", when=When.PERIOD_END, now=at("2024-12-02")
+        )
+    new_version(shop)
+    moved = migrate(shop, "2025-01-01")
+    assert (moved.changing, list(moved.left)) == (0, [waits])
+
+
 def test_a_version_that_does_not_exist_is_refused(shop: Business) -> None:
     with pytest.raises(NotFound, match="no version 9"):
         migrate(shop, "2025-01-01", version=9)

@@ -262,9 +262,21 @@ ORDER BY i.customer_id, i.item_id
 LIMIT 100;
 
 -- name: page_pinning
--- The next customers with a live item of one of these prices, the plan's own.
-SELECT DISTINCT customer_id FROM subscription_item
-WHERE price_id = ANY(:price_ids::uuid[]) AND active_until IS NULL AND customer_id > :after::uuid
+-- The next customers with a live item of one of these prices, or with a change to one to come.
+(
+    SELECT DISTINCT customer_id FROM subscription_item
+    WHERE price_id = ANY(:price_ids::uuid[]) AND active_until IS NULL AND customer_id > :after::uuid
+    ORDER BY customer_id
+    LIMIT :limit
+)
+UNION
+(
+    SELECT DISTINCT customer_id FROM subscription_change
+    WHERE state IN ('pending', 'queued')
+      AND price_ids && :price_ids::uuid[] AND customer_id > :after::uuid
+    ORDER BY customer_id
+    LIMIT :limit
+)
 ORDER BY customer_id
 LIMIT :limit;
 

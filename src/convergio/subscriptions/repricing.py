@@ -90,19 +90,29 @@ def _one(
     try:
         with tx.savepoint():
             live = changes.up_to_date(tx, customer_id, now=now)
+            current = parts.of_plan(steps.items_of(tx, live))
+            waits = changes.pending(tx, live) or changes.ramp(tx, live)
+            if not waits and not any(item.price_id in older for item in current):
+                return  # what was due took the older version away, or a change to it was dropped
             rules.check_changeable(live)
-            if changes.pending(tx, live) or changes.ramp(tx, live):
+            if waits:
                 raise errors.change_waits()
-            _schedule(tx, live, wanted, older, since=max(since, now), now=now)
+            _schedule(tx, live, current, wanted, older, since=max(since, now), now=now)
         done.changing += 1
     except Rejected as error:
         done.left[customer_id] = error.detail
 
 
 def _schedule(
-    tx: Tx, live: Subscription, wanted: Price, older: set[UUID], *, since: datetime, now: datetime
+    tx: Tx,
+    live: Subscription,
+    current: list[Item],
+    wanted: Price,
+    older: set[UUID],
+    *,
+    since: datetime,
+    now: datetime,
 ) -> None:
-    current = parts.of_plan(steps.items_of(tx, live))
     book = steps.prices_of(tx, current)
     target = steps.change_to(
         live, live.plan_key, [_new(item, wanted, older) for item in current],
