@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from convergio.billing import actions as billing
-from convergio.billing.reporting import Report
+from convergio.billing.reporting import LINES_A_DAY_MAX, Report
 from convergio.catalog import actions as catalog
 from convergio.crypto.actions import Keyring, open_keyring
 from convergio.entitlements.actions import Gate
@@ -101,6 +101,7 @@ def bill(
     dry_run: bool = False,
     progress: billing.Progress | None = None,
     workers: int | None = None,
+    lines_max: int = LINES_A_DAY_MAX,
 ) -> Report:
     """Run the billing (`billing.actions.run`) in so many processes, or as many as are set."""
     return billing.run(
@@ -114,4 +115,5 @@ def bill(
         dry_run=dry_run,
         progress=progress,
         workers=workers or app.settings.billing_workers or len(os.sched_getaffinity(0)),
+        lines_max=lines_max,
     )

@@ -173,16 +173,19 @@ def test_an_add_on_outlives_a_change_of_plan_a_pause_and_new_periods(shop: Busin
 
 
 @pytest.mark.parametrize(
-    ("key", "quantity", "code"),
-    [("solo", 1, "not_an_add_on"), ("nothing", 1, "unknown_plan"), ("support", -1, "bad_quantity"),
-     ("support", 0, "nothing_to_change"), ("support", 2_000_000, "bad_quantity")],
+    ("key", "quantity", "code", "field"),
+    [("solo", 1, "not_an_add_on", "add_on"), ("nothing", 1, "unknown_add_on", "add_on"),
+     ("support", -1, "bad_quantity", "quantity"), ("support", 0, "nothing_to_change", "quantity"),
+     ("support", 2_000_000, "bad_quantity", "quantity")],
 )  # fmt: skip
-def test_what_is_no_add_on_is_refused(shop: Business, key: str, quantity: int, code: str) -> None:
+def test_what_is_no_add_on_is_refused(
+    shop: Business, key: str, quantity: int, code: str, field: str
+) -> None:
     acme = shop.customer("acme")
     shop.subscribe(acme, "solo", "2024-12-01")
     with shop.database.transaction() as tx, pytest.raises(ConvergioError) as caught:
         adding.set_add_on(tx, customer_id=acme, key=key, quantity=quantity, now=at("2024-12-02"))
-    assert caught.value.code == code
+    assert (caught.value.code, caught.value.field) == (code, field)
 
 
 def test_an_add_on_alone_is_no_plan(shop: Business) -> None:

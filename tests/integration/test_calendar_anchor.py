@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from convergio.customers import actions as customers
 from convergio.infra.db import Database
 from convergio.kernel.errors import Invalid
 from convergio.kernel.periods import Calendar, Interval, turn_before
 from convergio.metering import actions as metering
 from convergio.subscriptions import actions as subscriptions
-from convergio.subscriptions.model import Trial
+from convergio.subscriptions import changes
+from convergio.subscriptions.model import Trial, When
 from tests.fakes.business import Business, at
 
 YEARLY = b"""
@@ -54,6 +56,22 @@ def test_the_first_month_is_charged_for_its_part_and_the_next_in_whole(shop: Bus
     assert f"{second.boundary_at:%Y-%m-%d}" == "2024-12-01"
     assert sorted(shop.lines(second)) == [("fixed", "fee", 699), ("usage", "usage", 50)]
     shop.bill("2025-01-02")
+    assert shop.verify() == []
+
+
+@pytest.mark.parametrize("start", ["2024-11-16", "2024-12-01"])
+def test_a_change_that_opens_new_periods_stays_with_the_calendar(
+    shop: Business, start: str
+) -> None:
+    begin(shop, "free", start)
+    with shop.database.transaction() as tx:
+        acme = customers.find(tx, "acme").customer_id
+        changes.change(tx, customer_id=acme, plan_key="pro", when=When.NOW, now=at("2024-12-17"))
+    shop.bill("2024-12-18")
+    (part,) = shop.invoices()
+    assert shop.lines(part) == [("fixed", "fee", 338)]  # 15 of 31 days of 6.99
+    shop.bill("2025-01-02")
+    assert f"{shop.invoices()[-1].boundary_at:%Y-%m-%d}" == "2025-01-01"
     assert shop.verify() == []
 
 

@@ -3,6 +3,7 @@
 What breaks is put into the tables by hand, because no verb of the product would do it.
 """
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -12,8 +13,9 @@ import psycopg
 import pytest
 
 from convergio.billing import actions as billing
-from convergio.billing import correcting, issuing, rules
+from convergio.billing import correcting, issuing
 from convergio.billing.model import Voiding
+from convergio.billing.reporting import LINES_A_DAY_MAX
 from convergio.infra.clock import pause
 from convergio.infra.db import Database
 from convergio.subscriptions import actions as subscriptions
@@ -243,8 +245,8 @@ def test_a_circle_parks_after_so_many_lines_and_goes_on_after_a_day(
     shop.use("bad", 510, "2024-12-05")
     shop.use("good", 510, "2024-12-05")
     shop.bill("2025-01-02")
-    changed(shop, USAGE_AGAIN, "late fee for a test", rules.LINES_A_DAY_MAX, bad)
-    changed(shop, USAGE_AGAIN, "fee", rules.LINES_A_DAY_MAX, good)
+    changed(shop, USAGE_AGAIN, "late fee for a test", LINES_A_DAY_MAX, bad)
+    changed(shop, USAGE_AGAIN, "fee", LINES_A_DAY_MAX, good)
     changed(shop, "UPDATE invoice SET finalized_at = '2025-02-01T01:00:00Z'")
     for key in ("bad", "good"):
         shop.use(key, 1, "2024-12-06")
@@ -255,19 +257,37 @@ def test_a_circle_parks_after_so_many_lines_and_goes_on_after_a_day(
 
 
 def test_what_a_person_voids_to_be_billed_again_is_no_circle(
-    shop: Business, pair: tuple[UUID, UUID], monkeypatch: pytest.MonkeyPatch
+    shop: Business, pair: tuple[UUID, UUID]
 ) -> None:
-    monkeypatch.setattr(rules, "LINES_A_DAY_MAX", 1)
     by = issuing.Issuer(SELLER, shop.keyring, at("2025-01-02"), at("2025-01-02"))
     with shop.database.transaction() as tx:
         (invoice,) = billing.page(tx, customer_id=pair[0])
         correcting.void(tx, by, invoice=invoice, how=Voiding.REISSUE)
-    assert shop.bill("2025-01-02").problems == []
+    assert shop.bill("2025-01-02", lines_max=1).problems == []
     assert [len(shop.invoices(one)) for one in pair] == [2, 2]
 
 
+def test_a_run_that_may_amend_more_lines_bills_who_was_looked_at(
+    shop: Business, pair: tuple[UUID, UUID]
+) -> None:
+    bad, _ = pair
+    shop.use("bad", 510, "2024-12-05")
+    shop.bill("2025-01-02")
+    changed(shop, USAGE_AGAIN, "late fee for a test", LINES_A_DAY_MAX, bad)
+    changed(shop, "UPDATE invoice SET finalized_at = '2025-02-01T01:00:00Z'")
+    shop.use("bad", 1, "2024-12-06")
+    (problem,) = shop.bill("2025-02-01T02:00:00Z").problems
+    asked = re.search(r"convergio bill --lines-max (\d+)", problem.reason)
+    assert asked is not None
+    lines_max = int(asked[1])
+    (problem,) = shop.bill("2025-02-01T03:00:00Z", lines_max=lines_max - 1).problems
+    assert problem.code == "too_many_lines"
+    assert shop.bill("2025-02-01T04:00:00Z", lines_max=lines_max).problems == []
+    assert len(shop.invoices(bad)) == 3
+
+
 def test_the_bound_is_for_each_subscription(shop: Business) -> None:
-    half = rules.LINES_A_DAY_MAX // 2 + 1
+    half = LINES_A_DAY_MAX // 2 + 1
     acme = shop.customer("acme")
     shop.subscribe(acme, "pro", "2024-12-01")
     shop.use("acme", 510, "2024-12-05")

@@ -57,7 +57,11 @@ def unknown_line(number: str) -> NotFound:
 
 def too_many_lines(count: int, limit: int) -> Conflict:
     """Say that a subscription got more lines in a day than any real change makes."""
-    detail = f"{count} lines in a day for one subscription, at most {limit}: something goes round"
+    detail = (
+        f"{count} lines in a day amend one subscription, at most {limit}: something may go round; "
+        f"look at `convergio preview`, and where it is right, run `convergio bill --lines-max "
+        f"{count}`"
+    )
     return Conflict(detail, code="too_many_lines")
 
 

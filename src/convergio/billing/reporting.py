@@ -6,18 +6,21 @@ All of it goes from process to process, and a page's report into its row, as it 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from convergio.billing.model import CreditDraft, Draft, Problem
 from convergio.kernel.money import Money
+
+LINES_A_DAY_MAX: Final = 500  # that amend one subscription; beyond them something may go round
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
     """A run as each of its workers knows it; it bills boundaries up to `closed`.
 
-    `turn` is taken when it begins: a page with a later turn began later.
+    `turn` is taken when it begins: a page with a later turn began later. `lines_max`: how many
+    lines may amend one subscription in a day.
     """
 
     run_id: UUID
@@ -26,6 +29,7 @@ class Order:
     closed: datetime
     turn: int
     dry_run: bool
+    lines_max: int
 
 
 class Page(NamedTuple):

@@ -47,7 +47,6 @@ _PERSONAL: Final = tuple(one.name for one in fields(Personal))
 FEE: Final = "fee"
 USAGE: Final = "usage"
 FRESH: Final = frozenset({FEE, USAGE})
-LINES_A_DAY_MAX: Final = 500
 # What a contradiction in one customer's facts may raise; anything else is not of one customer.
 BROKEN: Final = (ConvergioError, ArithmeticError, LookupError, ValueError)
 OWING: Final = frozenset({Status.OPEN, Status.UNCOLLECTIBLE})
@@ -291,7 +290,9 @@ def is_fresh(draft: Draft) -> bool:
     return all(line.reason in FRESH for line in draft.lines)
 
 
-def too_many(drafts: Iterable[Draft], counts: Mapping[tuple[UUID, UUID], int]) -> list[Problem]:
+def too_many(
+    drafts: Iterable[Draft], counts: Mapping[tuple[UUID, UUID], int], *, lines_max: int
+) -> list[Problem]:
     """Return who would get more lines in a day than any real change makes: something goes round.
 
     Only amendments count, of invoices and credit notes: catching up on years of periods is no
@@ -303,11 +304,11 @@ def too_many(drafts: Iterable[Draft], counts: Mapping[tuple[UUID, UUID], int]) -
             if line.reason not in FRESH:
                 key = draft.customer_id, line.subscription_id
                 sums[key] = sums.get(key, counts.get(key, 0)) + 1
-    out = {key[0]: count for key, count in sums.items() if count > LINES_A_DAY_MAX}
+    out = {key[0]: count for key, count in sums.items() if count > lines_max}
     return [
         Problem(customer_id, error.code, error.detail)
         for customer_id, count in out.items()
-        for error in (errors.too_many_lines(count, LINES_A_DAY_MAX),)
+        for error in (errors.too_many_lines(count, lines_max),)
     ]
 
 

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from convergio.billing import buying, issuing, owing, rules, settling, store
 from convergio.billing.model import CreditDraft, Draft, Problem
-from convergio.billing.reporting import Done, Order, Page, Report
+from convergio.billing.reporting import LINES_A_DAY_MAX, Done, Order, Page, Report
 from convergio.crypto.actions import Keyring
 from convergio.infra import memory, outbox, processes
 from convergio.infra.db import Database, Tx
@@ -166,6 +166,7 @@ class _Biller:
             day=by.as_of,
             time_zone=by.seller.time_zone,
             keyring=by.keyring,
+            lines_max=self._order.lines_max,
         )
         wanted = {d.customer_id for d in found.drafts} | {n.customer_id for n in found.notes}
         buyers, unreadable = buying.buyers_of(tx, by.keyring, wanted)
@@ -193,6 +194,7 @@ def run(
     progress: Progress | None = None,
     can_pay: subscriptions.CanPay | None = None,
     workers: int = 1,
+    lines_max: int = LINES_A_DAY_MAX,
 ) -> Report:
     """Invoice what is owed at boundaries up to `as_of` less the grace and not billed yet.
 
@@ -200,14 +202,17 @@ def run(
     Numbers and dates of issue follow `as_of`, the instant that the run pretends to be; ids follow
     `now`. `can_pay` says who has a payment method when a trial ends. A dry run goes through the
     same code and undoes each page. Several `workers` are processes of their own, as many as there
-    is work for. Returns what
+    is work for. Beyond `lines_max` amended lines of one subscription in a day its customer is
+    parked: something may go round. Returns what
     this run committed, and how many customers another run billed meanwhile (`elsewhere`). Locks:
     a page, its subscriptions, credited invoices, then the series. Emits: invoice.finalized,
     credit_note.finalized, invoice.paid, billing.parked, billing.unparked, and what
     `subscriptions.renew` emits. Raises: Unavailable when another writer stays in the way, or no
     worker is left; what is committed stays.
     """
-    order, pages = _begin(database, keyring, as_of, now, grace=grace, dry_run=dry_run)
+    order, pages = _begin(
+        database, keyring, as_of, now, grace=grace, dry_run=dry_run, lines_max=lines_max
+    )
     count = min(workers, -(-len(pages) // PAGES_A_WORKER_MIN))
     if count > 1:
         hired = partial(_hired, database.dsn, order, seller, keyring, can_pay)
@@ -240,6 +245,7 @@ def _begin(
     *,
     grace: timedelta,
     dry_run: bool,
+    lines_max: int,
 ) -> tuple[Order, deque[Page]]:
     """Note that a run begins; return it with its pages, the last of them open to newcomers."""
     with database.transaction() as tx:
@@ -249,7 +255,7 @@ def _begin(
             store.insert_run(tx, run_id, as_of=as_of, started_at=now, turn=turn)
         firsts = [_NOBODY, *subscriptions.page_starts(tx, size=PAGE_CUSTOMERS)]
     untils = [*firsts[1:], None]
-    order = Order(run_id, as_of, now, as_of - grace, turn, dry_run)
+    order = Order(run_id, as_of, now, as_of - grace, turn, dry_run, lines_max)
     return order, deque(Page(*ends) for ends in zip(firsts, untils, strict=True))
 
 

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from convergio.billing import charging, owing, rules, store
 from convergio.billing.model import CreditDraft, Draft, Problem
+from convergio.billing.reporting import LINES_A_DAY_MAX
 from convergio.catalog import actions as catalog
 from convergio.catalog.model import Meter
 from convergio.crypto.actions import Keyring
@@ -46,11 +47,13 @@ def settled(
     day: datetime,
     time_zone: str = "UTC",
     keyring: Keyring | None = None,
+    lines_max: int = LINES_A_DAY_MAX,
 ) -> Settled:
     """Return what owed - billed comes to, in the order of the customers, discounts and tax in it.
 
     Locks: the invoices that something is taken back from. `day` is when it would be issued. The
-    keyring opens the regions of customers whose tax depends on theirs.
+    keyring opens the regions of customers whose tax depends on theirs. Who would get more than
+    `lines_max` amended lines a subscription and day is a problem.
     """
     usage, drawn = usage_of(tx, views, prices, closed=closed)
     customer_ids = [view.customer_id for view in views]
@@ -76,7 +79,7 @@ def settled(
     amended = sorted({one.customer_id for one in drafts if not rules.is_fresh(one)})
     if amended:
         counts = store.count_lines_since(tx, amended, since=day - _DAY)
-        going_round = rules.too_many(drafts, counts)
+        going_round = rules.too_many(drafts, counts, lines_max=lines_max)
         out = {one.customer_id for one in going_round}
         drafts = [one for one in drafts if one.customer_id not in out]
         problems += going_round

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 import typer
 
 from convergio.billing import actions
-from convergio.billing.reporting import Report
+from convergio.billing.reporting import LINES_A_DAY_MAX, Report
 from convergio.cli import console
 from convergio.cli.opening import opened
 from convergio.infra.ids import typeid
@@ -16,6 +16,7 @@ from convergio.wiring import bill
 
 EXAMPLE: Final = "convergio bill --as-of 2025-03-02T00:00:00Z --json"
 _SHOWN_MAX: Final = 20
+_LINES_MAX: Final = 100_000
 
 app = console.command_app("Invoice what is owed and not yet billed.", EXAMPLE)
 
@@ -32,6 +33,15 @@ def command(
         int | None,
         typer.Option(help="Processes; default CONVERGIO_BILLING_WORKERS.", min=1, max=64),
     ] = None,
+    lines_max: Annotated[
+        int,
+        typer.Option(
+            help="Lines that may amend one subscription in a day; raise it for a run once you have "
+            "looked at who is parked with `too_many_lines`.",
+            min=1,
+            max=_LINES_MAX,
+        ),
+    ] = LINES_A_DAY_MAX,
     as_json: console.Json = False,
 ) -> None:
     """Bill every boundary that has passed, once the grace is over.
@@ -52,6 +62,7 @@ def command(
                 dry_run=dry_run,
                 progress=advance,
                 workers=workers,
+                lines_max=lines_max,
             )
     console.emit(actions.report_value(done), as_json=as_json, text=_text(done, dry_run=dry_run))
 

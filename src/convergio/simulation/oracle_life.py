@@ -92,10 +92,7 @@ class Life:
         by_calendar: bool = False,
         asked: Sequence[str] = (),
     ) -> Agreement:
-        """Begin a subscription; one of the calendar is anchored where the longest period begins.
-
-        It stays of the calendar for as long as its first period is a part.
-        """
+        """Begin a subscription; one of the calendar is anchored where the longest period begins."""
         anchor = to.at
         if by_calendar:
             held = {interval(price) for price in to.prices if price.get("once") != "true"}
@@ -103,7 +100,7 @@ class Life:
             anchor = turn(to.at, zone, longest)
         made = Agreement(
             len(self.agreements), to.plan, zone, anchor, to.seats, state, fact,
-            by_calendar=anchor < to.at, asked=list(asked),
+            by_calendar=by_calendar, asked=list(asked),
         )  # fmt: skip
         self.agreements.append(made)
         self._take(made, to, fact)

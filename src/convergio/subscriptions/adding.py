@@ -43,7 +43,7 @@ def set_add_on(
     rules.check_changeable(live)
     plan = catalog.current(tx).plans.get(key)
     if plan is None:
-        raise errors.unknown_plan(key)
+        raise errors.unknown_add_on(key)
     prices = plan.in_currency(live.currency)
     parts.check_add_on(plan, prices, quantity, currency=live.currency)
     at = max(now, live.anchor_at)
@@ -51,7 +51,7 @@ def set_add_on(
     had, there = parts.beside(items, key), parts.lasting(items, key, at=at)
     is_ending = bool(there) and not had
     if parts.quantity_in(had) == quantity and not (is_ending and when == When.NOW):
-        raise errors.nothing_to_change()
+        raise errors.same_number(quantity)
     if when == When.PERIOD_END:
         if quantity:
             raise errors.bad_quantity("more takes effect now; only taking it away can wait: 0")

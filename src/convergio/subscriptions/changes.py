@@ -168,7 +168,7 @@ def resume(
         steps.end(tx, live, at=now, now=now)
         (begun,) = steps.insert(
             tx, {customer_id: live.currency}, prices, plan_key=live.plan_key, seats=seats,
-            start=now, now=now, time_zone=live.time_zone, by_calendar=live.follows_calendar,
+            start=now, now=now, time_zone=live.time_zone, by_calendar=live.by_calendar,
         )  # fmt: skip
         steps.carry_add_ons(tx, add_ons, begun, at=now, now=now)
         return begun

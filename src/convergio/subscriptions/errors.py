@@ -85,6 +85,12 @@ def nothing_to_change() -> Invalid:
     return Invalid(detail, code="nothing_to_change", field="plan")
 
 
+def same_number(quantity: int) -> Invalid:
+    """Say that a customer has so many of an add-on."""
+    detail = f"the customer has {quantity} of this add-on; write the number that it shall be"
+    return Invalid(detail, code="nothing_to_change", field="quantity")
+
+
 def too_many_changes(limit: int) -> LimitExceeded:
     """Say that a subscription was changed too often in a day."""
     detail = f"a subscription changes at most {limit} times a day; try again tomorrow"
@@ -99,6 +105,17 @@ def not_ending() -> Conflict:
 def nothing_pending() -> Conflict:
     """Say that no change waits for its instant."""
     return Conflict("no change is scheduled; there is nothing to drop", code="nothing_pending")
+
+
+def unknown_add_on(key: str) -> NotFound:
+    """Say that no add-on of that key is for sale."""
+    detail = f"there is no add-on '{key[:60]}'; see `convergio catalog` for what is sold"
+    return NotFound(detail, code="unknown_add_on", field="add_on")
+
+
+def bad_add_on(detail: str) -> Invalid:
+    """Say that the add-on cannot be sold to this customer."""
+    return Invalid(detail, code="bad_add_on", field="add_on")
 
 
 def not_an_add_on(key: str) -> Invalid:

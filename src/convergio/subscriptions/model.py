@@ -83,7 +83,8 @@ class Subscription:
     """One agreement with one customer; `cancel_at` is an end that is still to come.
 
     Every period's boundaries follow from `anchor_at`. It lies after `started_at` where a trial
-    came first, and before it where the periods are the calendar's own.
+    came first. Where the periods are the calendar's own (`by_calendar`) it may lie before: then
+    the first one is a part.
     """
 
     customer_id: UUID
@@ -99,16 +100,12 @@ class Subscription:
     created_at: datetime
     trial_policy: TrialPolicy | None = None
     fallback_plan_key: str | None = None
+    by_calendar: bool = False
 
     @property
     def begins_at(self) -> datetime:
         """When it begins to be paid."""
         return max(self.anchor_at, self.started_at)
-
-    @property
-    def follows_calendar(self) -> bool:
-        """Say whether its periods are the calendar's own, so that the first one is a part."""
-        return self.anchor_at < self.started_at
 
     @property
     def trial_ends_at(self) -> datetime | None:

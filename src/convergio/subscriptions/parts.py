@@ -97,7 +97,7 @@ def check_add_on(plan: Plan, prices: Sequence[Price], quantity: int, *, currency
     if not plan.add_on:
         raise errors.not_an_add_on(plan.key)
     if any(price.currency != currency for price in prices):
-        raise errors.bad_plan(f"it is not sold in {currency}, in which the customer pays")
+        raise errors.bad_add_on(f"it is not sold in {currency}, in which the customer pays")
     if not 0 <= quantity <= QUANTITY_MAX:
         raise errors.bad_quantity(f"write a quantity from 0 to {QUANTITY_MAX}")
     if quantity > 1 and not any(isinstance(price.charge, Seat) for price in prices):

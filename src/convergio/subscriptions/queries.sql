@@ -1,10 +1,10 @@
 -- name: insert_subscriptions
 -- Insert one live subscription a customer; who has one already is left out of what returns.
 INSERT INTO subscription (customer_id, subscription_id, plan_key, status, currency, time_zone,
-    anchor_at, started_at, created_at, trial_policy, fallback_plan_key)
+    anchor_at, started_at, created_at, trial_policy, fallback_plan_key, by_calendar)
 SELECT n.customer_id, n.subscription_id, :plan_key, :status, n.currency, :time_zone,
     :anchor_at::timestamptz, :started_at::timestamptz, :created_at::timestamptz,
-    :trial_policy::text, :fallback_plan_key::text
+    :trial_policy::text, :fallback_plan_key::text, :by_calendar::boolean
 FROM unnest(:customer_ids::uuid[], :subscription_ids::uuid[], :currencies::text[])
     AS n (customer_id, subscription_id, currency)
 ON CONFLICT (customer_id) WHERE status <> 'canceled' DO NOTHING
@@ -33,7 +33,7 @@ WHERE customer_id = ANY(:customer_ids::uuid[]) AND status <> 'canceled';
 -- name: list_subscriptions
 -- Every subscription of these customers, in the order of their ids.
 SELECT customer_id, subscription_id, plan_key, status, currency, time_zone, anchor_at, started_at,
-    cancel_at, canceled_at, created_at, trial_policy, fallback_plan_key
+    cancel_at, canceled_at, created_at, trial_policy, fallback_plan_key, by_calendar
 FROM subscription
 WHERE customer_id = ANY(:customer_ids::uuid[])
 ORDER BY customer_id, subscription_id;
@@ -41,7 +41,7 @@ ORDER BY customer_id, subscription_id;
 -- name: page_subscriptions
 -- The next subscriptions in the order of customer and id, of one customer, plan or status.
 SELECT customer_id, subscription_id, plan_key, status, currency, time_zone, anchor_at, started_at,
-    cancel_at, canceled_at, created_at, trial_policy, fallback_plan_key
+    cancel_at, canceled_at, created_at, trial_policy, fallback_plan_key, by_calendar
 FROM subscription
 WHERE (customer_id, subscription_id) > (:after_customer_id::uuid, :after_subscription_id::uuid)
     AND (:customer_id::uuid IS NULL OR customer_id = :customer_id)
@@ -53,7 +53,7 @@ LIMIT :limit;
 -- name: lock_live
 -- Lock one customer's live subscription.
 SELECT customer_id, subscription_id, plan_key, status, currency, time_zone, anchor_at, started_at,
-    cancel_at, canceled_at, created_at, trial_policy, fallback_plan_key
+    cancel_at, canceled_at, created_at, trial_policy, fallback_plan_key, by_calendar
 FROM subscription
 WHERE customer_id = :customer_id AND status <> 'canceled'
 FOR UPDATE;
@@ -61,7 +61,7 @@ FOR UPDATE;
 -- name: lock_subscriptions
 -- Lock every subscription of these customers in the order of their ids.
 SELECT customer_id, subscription_id, plan_key, status, currency, time_zone, anchor_at, started_at,
-    cancel_at, canceled_at, created_at, trial_policy, fallback_plan_key
+    cancel_at, canceled_at, created_at, trial_policy, fallback_plan_key, by_calendar
 FROM subscription
 WHERE customer_id = ANY(:customer_ids::uuid[])
 ORDER BY customer_id, subscription_id

@@ -183,8 +183,7 @@ def new_subscription(
     time_zone: str, currency: str, trial: Trial | None, anchor: datetime | None = None,
 ) -> Subscription:  # fmt: skip
     """Return a subscription anchored at its start, at the end of its trial, or as the calendar."""
-    if anchor is None:
-        anchor = start + timedelta(days=trial.days) if trial else start
+    own = start + timedelta(days=trial.days) if trial else start
     return Subscription(
         customer_id=customer_id,
         subscription_id=subscription_id,
@@ -192,13 +191,14 @@ def new_subscription(
         status=Status.TRIALING if trial else Status.ACTIVE,
         currency=currency,
         time_zone=time_zone,
-        anchor_at=anchor,
+        anchor_at=own if anchor is None else anchor,
         started_at=start,
         cancel_at=None,
         canceled_at=None,
         created_at=now,
         trial_policy=trial.policy if trial else None,
         fallback_plan_key=trial.fallback_plan_key if trial else None,
+        by_calendar=anchor is not None,
     )
 
 

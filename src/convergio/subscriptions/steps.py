@@ -77,7 +77,7 @@ def insert(
         for segment in segments:
             metering.set_schedules(tx, {c.customer_id: segment for c in created}, now=now)
     for one in created:
-        if one.follows_calendar:
+        if one.anchor_at < one.started_at:
             cut_windows(tx, one, at=one.started_at, now=now)
     tell(tx, "subscription.created", created, now=now)
     return created
@@ -166,7 +166,7 @@ def go_to(
             tx, {subscription.customer_id: subscription.currency},
             unasked(tx, subscription, new), plan_key=target.plan_key,
             seats=target.seats, start=at, now=now, time_zone=subscription.time_zone,
-            by_calendar=subscription.follows_calendar,
+            by_calendar=subscription.by_calendar,
         )  # fmt: skip
         carry_add_ons(tx, parts.beside(items), begun, at=at, now=now)
         return begun

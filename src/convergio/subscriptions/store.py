@@ -64,6 +64,7 @@ def insert_subscriptions(tx: Tx, subscriptions: Sequence[Subscription]) -> set[U
         created_at=like.created_at,
         trial_policy=like.trial_policy,
         fallback_plan_key=like.fallback_plan_key,
+        by_calendar=like.by_calendar,
     )
     return {row[0] for row in rows}
 
@@ -391,7 +392,9 @@ _INTERVALS = {interval.value: interval for interval in Interval}
 
 
 def _read(rows: list[tuple[Any, ...]]) -> list[Subscription]:
-    return [Subscription(*(*row[:3], Status(row[3]), *row[4:11], *_trial(row))) for row in rows]
+    return [
+        Subscription(*(*row[:3], Status(row[3]), *row[4:11], *_trial(row), row[13])) for row in rows
+    ]
 
 
 def _trial(row: tuple[Any, ...]) -> tuple[TrialPolicy | None, str | None]:
