@@ -38,6 +38,11 @@ plans:
   - key: weekly
     name: Weekly
     prices: [{key: week, name: Week, interval: week, charge: {model: flat, amount: "10.00"}}]
+  - key: payg
+    name: Pay as you go
+    prices:
+      - {key: payg-setup, name: Setup, once: true, charge: {model: flat, amount: "5.00"}}
+      - {key: payg-use, name: Questions, meter: questions, charge: {model: unit, unit: "0.05"}}
   - key: yearly
     name: Yearly
     prices:
@@ -98,6 +103,18 @@ def test_a_coupon_lowers_its_periods_and_no_other(shop: Business) -> None:
         totals = {account: money.minor for (account, _), money in ledger.totals(tx).items()}
     assert totals["deferred_revenue"] == -2_800
     assert shop.verify() == []
+
+
+def test_a_setup_fee_is_no_fee_of_the_period_that_a_coupon_would_come_too_late_for(
+    shop: Business,
+) -> None:
+    customer_id = subscribed(shop, plan="payg")
+    shop.bill("2025-01-02")
+    offered(shop)
+    assert redeemed(shop, customer_id, when="2025-01-05").span.first == 0
+    shop.use("acme", 100, "2025-01-10")
+    shop.bill("2025-02-02")
+    assert lines(views(shop, customer_id)[-1]) == [("usage", 500, 50)]
 
 
 def test_a_coupon_counts_for_the_plan_that_a_waiting_change_led_to(shop: Business) -> None:

@@ -293,3 +293,19 @@ def test_an_invoice_that_a_later_one_took_a_part_back_of_cannot_be_voided(shop: 
         one.due.minor for one in shop.invoices(beta)
     )
     assert shop.verify() == []
+
+
+@pytest.mark.usefixtures("acme")
+def test_an_invoice_with_more_notes_than_a_page_is_credited_all_the_same(shop: Business) -> None:
+    credit(shop, 1, amount="0.01")
+    with shop.database.transaction() as tx:
+        copied = """
+            INSERT INTO credit_note (customer_id, credit_note_id, invoice_id, series, year, number,
+                kind, reason, currency, total, applied, issued_on, finalized_at, sealed_buyer)
+            SELECT customer_id, ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid,
+                invoice_id, 'OLD', year, n, kind, reason, currency, total, applied, issued_on,
+                finalized_at, sealed_buyer
+            FROM credit_note, generate_series(1, 1001) AS n
+        """
+        assert tx.raw.execute(copied).rowcount == 1_001
+    assert credit(shop, 1, amount="0.02").total == 2

@@ -1,15 +1,19 @@
 """A preview is what the run then does, and an explanation ends at the very events."""
 
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
 import pytest
 
 from convergio.billing import explaining
-from convergio.infra.db import Database
+from convergio.infra.db import Database, Tx
 from convergio.kernel.errors import Invalid, NotFound
-from convergio.subscriptions import changes
-from convergio.subscriptions.model import When
+from convergio.kernel.money import Money
+from convergio.payments import receiving
+from convergio.payments.model import ReceiptMethod
+from convergio.subscriptions import actions as subscriptions
+from convergio.subscriptions import adding, changes
+from convergio.subscriptions.model import Subscription, When
 from tests.fakes.business import Business, at
 
 
@@ -77,6 +81,67 @@ def test_a_downgrade_is_seen_as_a_credit_note(shop: Business, acme: UUID) -> Non
     value = explaining.preview_value(found)
     assert [note["total"] for note in value["credit_notes"]] == ["3.72"]
     assert value["invoices"] == []
+
+
+def pay(shop: Business, customer_id: UUID, minor: int) -> None:
+    with shop.database.transaction() as tx:
+        receiving.record(
+            tx, customer_id=customer_id, amount=Money(minor, "usd"),
+            method=ReceiptMethod.BANK_TRANSFER, reference="T1", received_on=date(2025, 1, 10),
+            now=shop.now,
+        )  # fmt: skip
+
+
+def due_of(shop: Business, *, since: int) -> list[int]:
+    return [one.due.minor for one in shop.invoices()[since:]]
+
+
+def test_a_preview_draws_what_its_own_credit_notes_leave_on_the_balance(
+    shop: Business, acme: UUID
+) -> None:
+    pay(shop, acme, 699)
+
+    def away(tx: Tx) -> Subscription:
+        return changes.change(tx, customer_id=acme, plan_key="free", when=When.NOW, now=shop.now)
+
+    with shop.database.transaction() as tx:
+        found = explaining.consequence(tx, customer_id=acme, now=shop.now, act=away)
+        away(tx)
+    assert found.now.notes
+    shop.bill("2025-01-15T12:00:00Z", grace=timedelta(0))
+    shop.bill("2025-02-16")
+    later = () if found.next is None else found.next.to_pay
+    promised = [money.minor for money in (*found.now.to_pay, *later)]
+    assert promised == due_of(shop, since=1)
+
+
+def test_what_a_change_bills_at_once_takes_its_part_of_the_balance_first(
+    shop: Business, acme: UUID
+) -> None:
+    pay(shop, acme, 699 + 600)
+
+    def charge(tx: Tx) -> Subscription:
+        adding.charge_once(
+            tx, customer_id=acme, description="Training", amount=Money(500, "usd"), when=When.NOW,
+            now=shop.now,
+        )  # fmt: skip
+        return subscriptions.live(tx, acme)
+
+    with shop.database.transaction() as tx:
+        found = explaining.consequence(tx, customer_id=acme, now=shop.now, act=charge)
+        charge(tx)
+    assert found.next is not None
+    promised = [money.minor for money in (*found.now.to_pay, *found.next.to_pay)]
+    shop.bill("2025-01-15T12:00:00Z", grace=timedelta(0))
+    shop.bill("2025-02-02")
+    assert promised == due_of(shop, since=1) == [0, 799 - 100]
+
+
+def test_a_preview_does_not_reach_beyond_three_years(shop: Business, acme: UUID) -> None:
+    far = shop.now + timedelta(days=1_101)
+    with shop.database.transaction() as tx, pytest.raises(Invalid, match="within 1100") as caught:
+        explaining.preview(tx, customer_id=acme, now=shop.now, at=far)
+    assert (caught.value.code, caught.value.field) == ("too_costly", "at")
 
 
 def test_a_wish_that_cannot_be_granted_is_refused(shop: Business, acme: UUID) -> None:

@@ -136,6 +136,20 @@ def test_the_day_is_that_of_the_seller_s_zone_and_of_the_last_rate_before_it(mak
     assert kept.day == date(2025, 1, 3)
 
 
+def test_a_run_of_an_earlier_day_takes_the_rate_of_the_day_that_its_documents_bear(
+    make: Make,
+) -> None:
+    shop = make()
+    subscribed(shop, "first", "eur")
+    shop.bill("2025-01-17T12:00:00Z")
+    usd = subscribed(shop, "late")
+    shop.bill("2025-01-15T12:00:00Z")
+    late = view(shop, usd)
+    assert late.invoice.issued_on == date(2025, 1, 17)
+    assert late.kept.exchange is not None
+    assert late.kept.exchange.day == date(2025, 1, 17)
+
+
 def test_an_invoice_in_the_seller_s_own_currency_states_nothing(make: Make) -> None:
     shop = make(rates=None)
     customer_id = subscribed(shop, "rossi", "eur")

@@ -279,3 +279,12 @@ def test_a_report_begins_with_invoices_and_their_total_by_currency() -> None:
     value = report.value()
     assert list(value)[:2] == ["invoices", "total"]
     assert value["total"] == {"jpy": "699", "usd": "6.99"}
+
+
+def test_prices_of_single_customers_do_not_pile_up_in_a_run() -> None:
+    prices = book(FEES, USAGE)
+    prices.add({UUID(int=n): FEES for n in range(10, 10_011)})
+    assert prices.missing([]) == []
+    assert prices.get(FEES.price_id) == FEES
+    with pytest.raises(Fault, match="not in the catalog"):
+        prices.get(UUID(int=10))

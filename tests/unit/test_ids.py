@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convergio.infra.ids import new_id, parse_typeid, typeid
+from convergio.infra.ids import new_id, new_ids, parse_typeid, typeid
 from convergio.kernel.errors import Invalid
 from tests.fakes.instants import instants
 
@@ -83,3 +83,10 @@ def test_ids_of_one_millisecond_are_in_the_order_of_their_making(now: datetime) 
     made = [new_id(now) for _ in range(1_000)]
     assert made == sorted(made)
     assert new_id(now + timedelta(milliseconds=1)) > made[-1]
+
+
+def test_ids_of_a_bulk_of_rows_are_in_order_too(now: datetime) -> None:
+    found = new_ids(now, 1_000)
+    assert found == sorted(found)
+    assert len(set(found)) == 1_000
+    assert {one.version for one in found} == {7}

@@ -136,8 +136,9 @@ def _issued(tx: Tx, by: issuing.Issuer, draft: CreditDraft, *, is_void: bool = F
     (note_id,) = issuing.issue(tx, by, [], drafts, buyers, is_void=is_void)
     if draft.kind == CreditKind.CORRECTION:
         subscriptions.reopen(tx, draft.customer_id)
-    found = notes(tx, customer_id=draft.customer_id, invoice_id=draft.invoice_id)
-    return next(note for note in found if note.credit_note_id == note_id)
+    before = draft.customer_id, UUID(int=note_id.int - 1)
+    (note,) = notes(tx, customer_id=draft.customer_id, after=before, limit=1)
+    return note
 
 
 def _tell(tx: Tx, by: issuing.Issuer, type_: str, invoice: Invoice) -> None:

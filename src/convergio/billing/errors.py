@@ -15,6 +15,12 @@ def bad_number(text: str) -> Invalid:
     return Invalid(detail, code="bad_number", field="invoice")
 
 
+def too_far(days: int) -> Invalid:
+    """Say that a preview of so many periods costs too much."""
+    detail = f"write an instant within {days} days from now"
+    return Invalid(detail, code="too_costly", field="at")
+
+
 def not_open(number: str, status: str) -> Conflict:
     """Say that an invoice takes no payment any more."""
     return Conflict(f"invoice {number} is {status}; it takes no payment", code="not_open")

@@ -7,14 +7,14 @@ steps of the arithmetic, the usage that was counted and the very events.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
-from convergio.billing import errors, owing, rules, settling, store
+from convergio.billing import crediting, errors, owing, rules, settling, store
 from convergio.billing.model import (
     CreditDraft,
     Draft,
@@ -43,6 +43,8 @@ from convergio.subscriptions import actions as subscriptions
 from convergio.subscriptions import changes
 from convergio.subscriptions.model import Change, Subscription, When
 from convergio.taxes import actions as taxes
+
+PREVIEW_MAX: Final = timedelta(days=1_100)  # a daily fee brings as many invoices
 
 
 class _Undone(Exception):
@@ -114,8 +116,11 @@ def preview(
     """Return what the run would bill a customer at an instant: by default the next boundary.
 
     With a wish, as if it were granted now; the default is then now. Nothing is kept. Locks: the
-    customer's subscriptions, until it is undone. Raises: what the change would raise.
+    customer's subscriptions, until it is undone. Raises: Invalid for an instant so far away that
+    it would cost too much; what the change would raise.
     """
+    if at is not None and at - now > PREVIEW_MAX:
+        raise errors.too_far(PREVIEW_MAX.days)
     when = at
     found = settling.Settled([], [], [], set())
     with suppress(_Undone), tx.savepoint():
@@ -194,12 +199,28 @@ def consequence(
             later = _settled(tx, customer_id, boundary, can_pay, keyring)
         raise _Undone
     require(after is not None, "a change that raised nothing returns its subscription")
-    later.drafts[:] = [one for one in later.drafts if one.boundary_at > now]
-    later.notes[:] = [one for one in later.notes if one not in at_once.notes]
+    following = None
+    if boundary is not None:
+        following = _beyond(_preview(tx, customer_id, boundary, later), at_once, now=now)
     return Consequence(
         changes.value(after, waiting) if after is not None else {},
         _preview(tx, customer_id, now, at_once),
-        None if boundary is None else _preview(tx, customer_id, boundary, later),
+        following,
+    )
+
+
+def _beyond(whole: Preview, at_once: settling.Settled, *, now: datetime) -> Preview:
+    """Return what a preview adds to what is billed at once; that draws from the balance first."""
+    rest = [
+        (draft, to_pay)
+        for draft, to_pay in zip(whole.drafts, whole.to_pay, strict=True)
+        if draft.boundary_at > now
+    ]
+    return replace(
+        whole,
+        drafts=tuple(draft for draft, _ in rest),
+        to_pay=tuple(to_pay for _, to_pay in rest),
+        notes=tuple(note for note in whole.notes if note not in at_once.notes),
     )
 
 
@@ -236,12 +257,27 @@ def _settled(
 
 def _preview(tx: Tx, customer_id: UUID, at: datetime, found: settling.Settled) -> Preview:
     balance = ledger.customer_credit(tx, [customer_id]).get(customer_id, 0)
+    balance += _left_over(tx, customer_id, found.notes)
     drawn = rules.drawn(found.drafts, {customer_id: balance})
     to_pay = tuple(
         Money(draft.total.minor - part, draft.total.currency)
         for draft, part in zip(found.drafts, drawn, strict=True)
     )
     return Preview(at, tuple(found.drafts), tuple(found.notes), tuple(found.problems), to_pay)
+
+
+def _left_over(tx: Tx, customer_id: UUID, notes: Sequence[CreditDraft]) -> int:
+    """Return what credit notes leave to the balance; they come before the invoices of a run."""
+    invoices: dict[UUID, Invoice] = {}
+    left = 0
+    for note in notes:
+        before = invoices.get(note.invoice_id)
+        before = before or store.find_invoice(tx, customer_id, note.invoice_id)
+        if before is None:
+            raise errors.unknown_invoice()
+        invoices[note.invoice_id], applied = crediting.apply(before, note.total)
+        left += note.total.minor - applied.minor
+    return left
 
 
 def explain(

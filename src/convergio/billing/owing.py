@@ -52,6 +52,7 @@ NOTHING: Final[Usage] = {}
 _MOMENT: Final = timedelta(seconds=1)
 _WHOLE: Final = Fraction(1)
 _MEMO_MAX: Final = 100_000
+_PRICES_MAX: Final = 10_000
 
 
 _Wholes = Mapping[Interval, Sequence[tuple[StoredPeriod, Period]]]
@@ -60,7 +61,7 @@ _Wholes = Mapping[Interval, Sequence[tuple[StoredPeriod, Period]]]
 class Prices:
     """Pinned prices, which never change, and what each quantity of them came to."""
 
-    __slots__ = ("_by_id", "_parts", "_rated", "catalog", "minimums", "unsummed")
+    __slots__ = ("_by_id", "_given", "_parts", "_rated", "catalog", "minimums", "unsummed")
 
     def __init__(self, prices: Mapping[UUID, Price] | None = None) -> None:
         """Begin with the prices that are at hand; `unsummed` meters are never added up.
@@ -70,14 +71,21 @@ class Prices:
         self.unsummed: frozenset[str] = frozenset()
         self.minimums: Mapping[str, Money] = {}
         self.catalog: Catalog | None = None
-        self._by_id: dict[UUID, Price] = dict(prices or {})
+        self._given: Mapping[UUID, Price] = prices or {}
+        self._by_id: dict[UUID, Price] = dict(self._given)
         self._rated: dict[
             tuple[UUID, Decimal, Fraction | None, Decimal, str], tuple[Money, str]
         ] = {}
         self._parts: dict[UUID, tuple[BillingView, datetime, list[Stretch]]] = {}
 
     def missing(self, views: Iterable[BillingView]) -> list[UUID]:
-        """Return the ids of prices that these customers pin and that are still to be read."""
+        """Return the ids of prices that these customers pin and that are still to be read.
+
+        Called once a page, before anything of it is rated. Prices agreed with single customers
+        would pile up, so beyond a number all that were read are forgotten first.
+        """
+        if len(self._by_id) > len(self._given) + _PRICES_MAX:
+            self._by_id = dict(self._given)
         pinned = {item.price_id for v in views for one in v.agreements for item in one.items}
         return sorted(pinned - self._by_id.keys())
 

@@ -52,7 +52,7 @@ COPY invoice_line (customer_id, invoice_id, line_number, subscription_id, item_i
 -- Load numbered invoices in bulk.
 COPY invoice (customer_id, invoice_id, boundary_at, series, year, number, status, currency, total,
     paid, issued_on, due_on, finalized_at, sealed_buyer, credited, from_balance, excess, subtotal,
-    discount, tax) FROM STDIN (FORMAT BINARY);
+    discount, tax, seller_version_id) FROM STDIN (FORMAT BINARY);
 
 -- name: lock_series
 -- Make everyone who numbers this series take turns until the transaction ends.
@@ -63,13 +63,33 @@ SELECT pg_advisory_xact_lock(hashtextextended('invoice_series:' || :series, 0));
 SELECT max(last_issue_on) FROM invoice_series WHERE series = :series;
 
 -- name: take_numbers$
--- Take the next numbers of a series and year; return the last of them.
-INSERT INTO invoice_series (series, year, last_number, last_issue_on)
-VALUES (:series, :year, :count, :issued_on)
+-- Take the next numbers of a series and year; return the last of them. A new one takes the block of
+-- file names that is meant for it, or else the last that is free.
+INSERT INTO invoice_series (series, year, last_number, last_issue_on, file_block)
+VALUES (:series, :year, :count, :issued_on, (
+    SELECT b.block
+    FROM generate_series(0, :blocks::integer - 1) AS b (block)
+    WHERE NOT EXISTS (SELECT FROM invoice_series AS s WHERE s.file_block = b.block)
+    ORDER BY b.block <> :usual::integer, b.block DESC
+    LIMIT 1))
 ON CONFLICT (series, year) DO UPDATE
 SET last_number = invoice_series.last_number + excluded.last_number,
     last_issue_on = excluded.last_issue_on
 RETURNING last_number;
+
+-- name: keep_seller!
+-- Keep who issues; the id follows from the content, so who is known is there already.
+INSERT INTO seller_version (seller_version_id, seller, first_used_at)
+VALUES (:version_id, :seller::jsonb, :first_used_at)
+ON CONFLICT (seller_version_id) DO NOTHING;
+
+-- name: find_issued^
+-- Who issued an invoice, and the block of its files' names.
+SELECT v.seller::text AS seller, s.file_block
+FROM invoice AS i
+LEFT JOIN seller_version AS v ON v.seller_version_id = i.seller_version_id
+LEFT JOIN invoice_series AS s ON s.series = i.series AND s.year = i.year
+WHERE i.customer_id = :customer_id AND i.invoice_id = :invoice_id;
 
 -- name: insert_run!
 -- Note that a run has begun.
@@ -328,12 +348,13 @@ ORDER BY l.customer_id, i.finalized_at DESC, i.boundary_at DESC, l.line_number;
 
 -- name: has_fees_from$
 -- Whether a fee of a customer's period that begins at an instant or later is billed, corrections
--- taken off: what is void to be billed again is not.
+-- taken off: what is void to be billed again is not. What is asked once is no fee of a period.
 SELECT EXISTS (
     SELECT FROM (
-        SELECT item_id, period_start, amount
-        FROM invoice_line
-        WHERE customer_id = :customer_id AND kind = 'fixed' AND period_start >= :start_at
+        SELECT l.item_id, l.period_start, l.amount
+        FROM invoice_line AS l
+        JOIN price AS p ON p.price_id = l.price_id AND NOT p.once
+        WHERE l.customer_id = :customer_id AND l.kind = 'fixed' AND l.period_start >= :start_at
         UNION ALL
         SELECT l.item_id, l.period_start, -c.amount
         FROM credit_note_line AS c
@@ -350,8 +371,8 @@ SELECT EXISTS (
 -- name: copy_credit_notes
 -- Load numbered credit notes in bulk.
 COPY credit_note (customer_id, credit_note_id, invoice_id, series, year, number, kind, reason,
-    currency, total, applied, issued_on, finalized_at, sealed_buyer, subtotal, discount, tax)
-    FROM STDIN;
+    currency, total, applied, issued_on, finalized_at, sealed_buyer, subtotal, discount, tax,
+    seller_version_id) FROM STDIN;
 
 -- name: copy_credit_note_lines
 -- Load the lines of credit notes in bulk.
@@ -360,21 +381,27 @@ COPY credit_note_line (customer_id, credit_note_id, line_number, invoice_id, inv
 
 -- name: page_credit_notes
 -- The next credit notes in the order of customer and id, of one customer or invoice where given.
-SELECT customer_id, credit_note_id, invoice_id, series, year, number, kind, reason, currency,
-    total, applied, issued_on, finalized_at, sealed_buyer, subtotal, discount, tax
-FROM credit_note
-WHERE (customer_id, credit_note_id) > (:after_customer_id::uuid, :after_credit_note_id::uuid)
-    AND (:customer_id::uuid IS NULL OR customer_id = :customer_id)
-    AND (:invoice_id::uuid IS NULL OR invoice_id = :invoice_id)
-ORDER BY customer_id, credit_note_id
+SELECT n.customer_id, n.credit_note_id, n.invoice_id, n.series, n.year, n.number, n.kind, n.reason,
+    n.currency, n.total, n.applied, n.issued_on, n.finalized_at, n.sealed_buyer, n.subtotal,
+    n.discount, n.tax, v.seller::text, s.file_block
+FROM credit_note AS n
+LEFT JOIN seller_version AS v ON v.seller_version_id = n.seller_version_id
+LEFT JOIN invoice_series AS s ON s.series = n.series AND s.year = n.year
+WHERE (n.customer_id, n.credit_note_id) > (:after_customer_id::uuid, :after_credit_note_id::uuid)
+    AND (:customer_id::uuid IS NULL OR n.customer_id = :customer_id)
+    AND (:invoice_id::uuid IS NULL OR n.invoice_id = :invoice_id)
+ORDER BY n.customer_id, n.credit_note_id
 LIMIT :limit;
 
 -- name: find_credit_note
 -- The credit note with a number.
-SELECT customer_id, credit_note_id, invoice_id, series, year, number, kind, reason, currency,
-    total, applied, issued_on, finalized_at, sealed_buyer, subtotal, discount, tax
-FROM credit_note
-WHERE series = :series AND year = :year AND number = :number;
+SELECT n.customer_id, n.credit_note_id, n.invoice_id, n.series, n.year, n.number, n.kind, n.reason,
+    n.currency, n.total, n.applied, n.issued_on, n.finalized_at, n.sealed_buyer, n.subtotal,
+    n.discount, n.tax, v.seller::text, s.file_block
+FROM credit_note AS n
+LEFT JOIN seller_version AS v ON v.seller_version_id = n.seller_version_id
+LEFT JOIN invoice_series AS s ON s.series = n.series AND s.year = n.year
+WHERE n.series = :series AND n.year = :year AND n.number = :number;
 
 -- name: list_credit_note_lines
 -- The lines of one credit note.

@@ -167,6 +167,9 @@ class _Biller:
             time_zone=by.seller.time_zone,
             keyring=by.keyring,
             lines_max=self._order.lines_max,
+            issued_on=rules.issue_day(
+                by.as_of, by.seller.time_zone, last=store.find_last_issue(tx, by.seller.series)
+            ),
         )
         wanted = {d.customer_id for d in found.drafts} | {n.customer_id for n in found.notes}
         buyers, unreadable = buying.buyers_of(tx, by.keyring, wanted)

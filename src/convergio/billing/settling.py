@@ -5,7 +5,7 @@ The run, the preview and every dry run come through here, so they cannot disagre
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -48,10 +48,12 @@ def settled(
     time_zone: str = "UTC",
     keyring: Keyring | None = None,
     lines_max: int = LINES_A_DAY_MAX,
+    issued_on: date | None = None,
 ) -> Settled:
     """Return what owed - billed comes to, in the order of the customers, discounts and tax in it.
 
-    Locks: the invoices that something is taken back from. `day` is when it would be issued. The
+    Locks: the invoices that something is taken back from. `day` is when it would be issued, and
+    `issued_on` the date that the documents will bear where that is a later one (RULES 4). The
     keyring opens the regions of customers whose tax depends on theirs. Who would get more than
     `lines_max` amended lines a subscription and day is a problem.
     """
@@ -83,7 +85,9 @@ def settled(
         out = {one.customer_id for one in going_round}
         drafts = [one for one in drafts if one.customer_id not in out]
         problems += going_round
-    found = charging.charged(tx, views, drafts, prices, day=day_in(day, time_zone), keyring=keyring)
+    found = charging.charged(
+        tx, views, drafts, prices, day=issued_on or day_in(day, time_zone), keyring=keyring
+    )
     return Settled(found.drafts, found.notes, problems + found.problems, waiting | found.waiting)
 
 
