@@ -22,8 +22,7 @@ from convergio_client import AsyncConvergio, ConvergioMiddleware
 url, key, customer, port, spool = sys.argv[1:]
 
 async def stream(scope, receive, send):
-    if scope["type"] != "http":
-        raise NotImplementedError
+    assert scope["type"] == "http"
     await send({"type": "http.response.start", "status": 200, "headers": []})
     for _ in range(20):
         await send({"type": "http.response.body", "body": b"part\\n", "more_body": True})

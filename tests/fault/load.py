@@ -7,6 +7,7 @@ then it gives up instead, as real callers do. What it was told is what the test 
 import json
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -50,7 +51,7 @@ class Journal:
         self.problems += other.problems
 
 
-class Client(threading.Thread):
+class Client(threading.Thread, ABC):
     """One caller with one connection."""
 
     def __init__(self, port: int, key: str, seed: str, stop: threading.Event) -> None:
@@ -76,9 +77,9 @@ class Client(threading.Thread):
         finally:
             self._hang_up()
 
+    @abstractmethod
     def work(self) -> None:
         """Do one piece of work."""
-        raise NotImplementedError
 
     def ask(self, path: str, body: object, *, may_give_up: bool) -> tuple[int, Any] | None:
         """Send a request until it is answered; None when the client gave up."""

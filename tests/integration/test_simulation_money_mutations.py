@@ -1,6 +1,5 @@
 """Wrong discounts, taxes and credit are found, as other wrong engines are."""
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -18,9 +17,8 @@ from convergio.kernel import money
 from convergio.metering import allowance
 from convergio.metering.model import Credit
 from convergio.rating import taxing
-from convergio.simulation import seeds
 from convergio.simulation.seeds import Size
-from tests.fakes.worlds import ground
+from tests.fakes.worlds import check_found, ground
 
 SEEDS_MAX = 12
 SIZE = Size(customers=8, months=5)
@@ -122,9 +120,4 @@ def test_a_few_seeds_find_it_when(
 ) -> None:
     here = ground(server, template, tmp_path)
     mutate(monkeypatch)
-    for seed in range(1, SEEDS_MAX + 1):
-        found = [one for one in seeds.live(here, seed, SIZE).found if one.who != "-"]
-        if found:
-            sys.stdout.write(f"{mutate.__name__}: seed {seed}, {found[0]}\n")
-            return
-    pytest.fail(f"{SEEDS_MAX} seeds did not find it when {mutate.__name__.replace('_', ' ')}")
+    check_found(here, SEEDS_MAX, SIZE, name=mutate.__name__, people=True)
