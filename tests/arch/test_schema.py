@@ -34,6 +34,7 @@ NOT_DISTRIBUTED = {
     "plan_price": "reference: the catalog",
     "price": "reference: the catalog",
     "retention_key": "reference: a few keys of the seller",
+    "seller_version": "reference: the seller's own settings, a row when they change",
     "tax_rate": "reference: the tax file",
     "tax_registration": "reference: the tax file",
     "tax_state": "reference: one row",

@@ -40,6 +40,7 @@ DOMAIN_EXTRAS = {
         "replaying.py",  # the past billed again in memory, for what-if: reads once, writes nothing
         "explaining.py",  # preview and explain: what would be billed, and why something was
         "gathering.py",  # what is not worth asking for waits: pure
+        "sellers.py",  # who issued a document, as they were, and names of its files: pure
         "issuing.py",  # writes invoices and credit notes, for the run and for those verbs
         "owing.py",  # what is owed, pure and apart from what is billed
         "running.py",  # the run: pages shared out among workers and other runs
@@ -62,6 +63,9 @@ DOMAIN_EXTRAS = {
         "showing.py",  # the catalog as JSON, for the command line and for HTTP
         "example.yaml",  # the catalog that an empty database starts with
     },
+    "customers": {
+        "countries.py",  # which countries there are, the one seam to Babel's list: pure
+    },
     "discounts": {
         "describing.py",  # coupons as JSON, for the command line and for HTTP
     },
@@ -78,6 +82,7 @@ DOMAIN_EXTRAS = {
         "history.py",  # a customer's documents and payments as one list
         "checking.py",  # verify: sums of what attempts, receipts and invoices say
         "receiving.py",  # money that no gateway took, apart from what is collected
+        "following.py",  # what follows for a customer from both of them
     },
     "taxes": {
         "reference.py",  # the reference rates of the ECB and their calendar: pure

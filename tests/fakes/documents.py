@@ -18,6 +18,7 @@ from convergio.billing.model import (
     InvoiceView,
     Status,
 )
+from convergio.billing.sellers import Issued, block_of
 from convergio.infra.settings import Seller
 from convergio.kernel.money import Money
 from convergio.rating.taxing import GroupKey, Priced, TaxRow, Treatment, tax_groups
@@ -161,7 +162,9 @@ def invoice(
         discount=sum(one.discount for one in numbered),
         tax=tax,
     )
-    return InvoiceView(replace(made, **more), numbered, buyer, "UTC", taxes)
+    made = replace(made, **more)
+    issued = Issued(None, block_of(made.year, is_note=False))
+    return InvoiceView(made, numbered, buyer, "UTC", taxes, issued=issued)
 
 
 def credit_note(view: InvoiceView, *parts: tuple[int, int]) -> CreditNoteView:
@@ -194,6 +197,7 @@ def credit_note(view: InvoiceView, *parts: tuple[int, int]) -> CreditNoteView:
         sealed_buyer=b"",
         subtotal=sum(one.amount for one in lines),
         tax=tax,
+        issued=Issued(None, block_of(2025, is_note=True)),
     )
     return CreditNoteView(note, lines, view.invoice, view.lines, view.buyer, view.time_zone, taxes)
 

@@ -159,6 +159,7 @@ def read(tx: Tx, keyring: Keyring, invoice: Invoice) -> InvoiceView:
         time_zone=zones[lines[0].subscription_id] if lines else "UTC",
         taxes=taxes.of_invoice(tx, invoice.customer_id, invoice.invoice_id),
         kept=stating.kept(tx, invoice.customer_id, invoice.invoice_id),
+        issued=store.find_issued(tx, invoice.customer_id, invoice.invoice_id),
     )
 
 

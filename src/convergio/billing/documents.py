@@ -83,10 +83,12 @@ def _with_xml(document: InvoiceDocument, told: EInvoice) -> bytes:
 def of(view: InvoiceView, seller: Seller) -> InvoiceDocument:
     """Return what the document of a finalised invoice says.
 
-    The buyer is who it was on the day of issue; the language is theirs where it is spoken here,
-    and English otherwise.
+    Buyer and seller are who they were on the day of issue; `seller` is today's, for an invoice
+    from before that was kept. The language is the buyer's where it is spoken here, and English
+    otherwise.
     """
     invoice, buyer, currency = view.invoice, view.buyer, view.invoice.currency
+    seller = view.issued.seller or seller
     language = wording.language_of(buyer.locale)
     return InvoiceDocument(
         number=invoice.number_text,
@@ -113,8 +115,9 @@ def of(view: InvoiceView, seller: Seller) -> InvoiceDocument:
 
 
 def of_note(view: CreditNoteView, seller: Seller) -> InvoiceDocument:
-    """Return what the document of a credit note says."""
+    """Return what the document of a credit note says, its seller as in `of`."""
     note, buyer, currency = view.note, view.buyer, view.note.currency
+    seller = note.issued.seller or seller
     language = wording.language_of(buyer.locale)
     origins = {line.line_number: line for line in view.invoice_lines}
     lines = []

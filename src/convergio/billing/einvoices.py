@@ -5,8 +5,9 @@ this one value, which is made from what was issued and checked by the arithmetic
 anything is written. A line is always shown without its tax, also where its price has it inside: the
 taxable amount of its group is then shared among the lines by largest remainder.
 
-A document says what was true on the day of issue: what the customer's credit paid at once is in it,
-later payments never are, so the same document gives the same bytes for ever.
+A document says what was true on the day of issue: seller and buyer are who they were, what the
+customer's credit paid at once is in it, later payments never are. So the same document gives the
+same bytes for ever.
 """
 
 import re
@@ -96,6 +97,7 @@ class EInvoice:
     """A document for a tax authority; amounts in minor units, days in the seller's zone.
 
     `stated` is the currency that the seller accounts for tax in and the tax in it (BT-6, BT-111).
+    `block` tells its series and year apart in names of files; None where none was left.
     """
 
     kind: Literal["invoice", "credit_note"]
@@ -115,6 +117,7 @@ class EInvoice:
     note: str | None = None
     kept: Kept = NOTHING_KEPT
     stated: tuple[str, int] | None = None
+    block: int | None = None
 
     @property
     def net(self) -> int:
@@ -142,8 +145,11 @@ def amount_text(minor: int, currency: str) -> str:
 
 
 def of(view: InvoiceView, seller: Seller) -> EInvoice:
-    """Return what an invoice tells a tax authority. Raises: Fault when its sums disagree."""
-    invoice = view.invoice
+    """Return what an invoice tells a tax authority. Raises: Fault when its sums disagree.
+
+    `seller` is today's, for an invoice from before the seller of its day was kept.
+    """
+    invoice, seller = view.invoice, view.issued.seller or seller
     language = wording.language_of(view.buyer.locale)
     nets = _nets(view.lines, [line.net for line in view.lines], view.taxes)
     lines = tuple(
@@ -166,13 +172,14 @@ def of(view: InvoiceView, seller: Seller) -> EInvoice:
         kept=view.kept,
         stated=reference.stated_tax(view.taxes, view.kept),
         settled=invoice.from_balance,
+        block=view.issued.block,
     )
     return _checked(found, invoice.total, invoice.tax)
 
 
 def of_note(view: CreditNoteView, seller: Seller) -> EInvoice:
-    """Return what a credit note tells a tax authority. Raises: Fault when its sums disagree."""
-    note = view.note
+    """Return what a credit note tells a tax authority, as `of` does. Raises: as it."""
+    note, seller = view.note, view.note.issued.seller or seller
     origins = {line.line_number: line for line in view.invoice_lines}
     sources = [origins[line.invoice_line] for line in view.lines]
     nets = _nets(sources, [line.amount - line.discount for line in view.lines], view.taxes)
@@ -197,6 +204,7 @@ def of_note(view: CreditNoteView, seller: Seller) -> EInvoice:
         stated=reference.stated_tax(view.taxes, view.kept),
         origin=(view.invoice.number_text, view.invoice.issued_on),
         note=note.reason,
+        block=note.issued.block,
     )
     return _checked(found, note.total, note.tax)
 
@@ -242,6 +250,8 @@ def vat_number(tax_id: str | None, country: str | None) -> str | None:
     if not text or _ITALIAN_PERSON.fullmatch(text):
         return None
     prefix = _GREECE.get(country or "", country or "")
+    if country in _GREECE:
+        text = text.removeprefix(country)
     if text[:2] == prefix or (text[:2].isalpha() and country is None):
         return text
     return f"{prefix}{text}" if prefix else None

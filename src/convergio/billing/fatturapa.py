@@ -17,7 +17,7 @@ from decimal import Decimal
 from typing import Final
 from xml.etree.ElementTree import Element
 
-from convergio.billing import einvoices, wording
+from convergio.billing import einvoices, sellers, wording
 from convergio.billing.einvoices import EGroup, EInvoice, ELine
 from convergio.billing.model import Buyer
 from convergio.billing.xml_tree import add, add_some, written
@@ -41,8 +41,6 @@ _LATIN_LAST: Final = 0xFF
 _QUANTITY_PLACES: Final = 8
 _RATE_PLACES: Final = 2
 ZERO: Final = Decimal(0)
-_FIRST_YEAR: Final = 2020
-_NUMBERS_A_YEAR: Final = 10_000_000
 _DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _NEAREST: Final = {
     "\u20ac": "EUR", "\u2013": "-", "\u2014": "-", "\u2212": "-", "\u2018": "'", "\u2019": "'",
@@ -63,6 +61,10 @@ _LAWS: Final = {
 _AT_HOME: Final = "Inversione contabile (art. 17 DPR 633/1972)"
 _STAMPED: Final = frozenset({"N2.1", "N2.2", "N3.5", "N3.6", "N4"})
 _STAMP_ABOVE: Final = 7_747  # 77.47 euros, DPR 642/1972
+_NO_NAME: Final = (
+    "no number of a file is left in its series and year: issue in another one, by setting"
+    " CONVERGIO_SELLER_SERIES"
+)
 
 
 def file_name(document: EInvoice) -> str:
@@ -73,14 +75,11 @@ def file_name(document: EInvoice) -> str:
 def progressive(document: EInvoice) -> str:
     """Return the number of a transmission in five signs: a function of the document's number.
 
-    Each year has ten million numbers for invoices and as many for credit notes. Raises: Conflict
-    beyond them.
+    Each series and year has a block of ten million. Raises: Conflict where none is left.
     """
-    over = document.sequence >= _NUMBERS_A_YEAR or document.year < _FIRST_YEAR
-    place = (document.year - _FIRST_YEAR) * 2 + (document.kind == "credit_note")
-    index = place * _NUMBERS_A_YEAR + document.sequence
-    over = over or index >= len(_DIGITS) ** 5
-    einvoices.require_possible(document.number, ["no number of a file is left"] if over else [])
+    block = document.block if document.sequence < sellers.NUMBERS_A_BLOCK else None
+    einvoices.require_possible(document.number, [_NO_NAME] if block is None else [])
+    index = (block or 0) * sellers.NUMBERS_A_BLOCK + document.sequence
     signs = ""
     for _ in range(5):
         index, sign = divmod(index, len(_DIGITS))
@@ -379,7 +378,8 @@ def in_euros(document: EInvoice) -> EInvoice:
     """Return a document with all of its amounts in euros, as far as it states them.
 
     Net and tax of a group are what it states; its lines share the net by largest remainder, and
-    have no quantity, for the price of one need not be a number of cents.
+    have no quantity, for the price of one need not be a number of cents. Where anything is settled,
+    what is due is converted and the rest is settled: what is paid is paid in euros too.
     """
     by = document.kept.exchange
     if document.currency == "eur" or by is None:
@@ -405,8 +405,11 @@ def in_euros(document: EInvoice) -> EInvoice:
         )
         for one in document.lines
     ]
-    settled = reference.converted(document.settled, document.currency, by)
-    return replace(document, currency="eur", lines=tuple(lines), groups=groups, settled=settled)
+    made = replace(document, currency="eur", lines=tuple(lines), groups=groups, settled=0)
+    if not document.settled:
+        return made
+    due = reference.converted(document.total - document.settled, document.currency, by)
+    return replace(made, settled=max(0, made.total - due))
 
 
 def _vat_id(parent: Element, tag: str, country: str, number: str) -> None:

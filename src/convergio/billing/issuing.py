@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from convergio.billing import crediting, rules, settling, store, terms
+from convergio.billing import crediting, rules, sellers, settling, store, terms
 from convergio.billing.model import CreditDraft, Draft, Invoice, Numbers, Status
 from convergio.crypto.actions import Keyring
 from convergio.discounts import actions as discounts
@@ -64,9 +64,11 @@ def issue(
     _tell(tx, by, drafts, ids, drawn)
     sealed = _sealed(tx, by, TABLE, drafts, ids, buyers)
     sealed_notes = _sealed(tx, by, NOTE_TABLE, notes, note_ids, buyers)
+    version = sellers.version_of(by.seller)
+    store.keep_seller(tx, version, now=by.as_of)
     if drafts:
         agreed = terms.agreed(tx, buyers)
-        numbers = _numbers(tx, by, by.seller.series, len(drafts))
+        numbers = _numbers(tx, by, len(drafts))
         made = rules.number_drafts(
             drafts,
             ids,
@@ -76,13 +78,13 @@ def issue(
             finalized_at=by.as_of,
             from_balance=drawn,
         )
-        store.copy_invoices(tx, made)
+        store.copy_invoices(tx, made, seller=version.version_id)
     if notes:
-        numbers = _numbers(tx, by, by.seller.series + crediting.SERIES_SUFFIX, len(notes))
+        numbers = _numbers(tx, by, len(notes), is_note=True)
         finished = crediting.number_notes(
             notes, note_ids, applied, numbers, sealed_notes, finalized_at=by.as_of
         )
-        store.copy_credit_notes(tx, finished)
+        store.copy_credit_notes(tx, finished, seller=version.version_id)
         store.copy_credit_note_lines(tx, notes, note_ids)
         taxes.record(tx, credit_notes=_taxes(zip(notes, note_ids, strict=True)))
         _give_back(tx, by, notes)
@@ -153,11 +155,12 @@ def _give_back(tx: Tx, by: Issuer, notes: Sequence[CreditDraft]) -> None:
     discounts.give_back(tx, rows, now=by.as_of)
 
 
-def _numbers(tx: Tx, by: Issuer, series: str, count: int) -> Numbers:
+def _numbers(tx: Tx, by: Issuer, count: int, *, is_note: bool = False) -> Numbers:
+    series = by.seller.series + (crediting.SERIES_SUFFIX if is_note else "")
     store.lock_series(tx, series)
     last = store.find_last_issue(tx, series)
     day = rules.issue_day(by.as_of, by.seller.time_zone, last=last)
-    return store.take_numbers(tx, series, count=count, issued_on=day)
+    return store.take_numbers(tx, series, count=count, issued_on=day, is_note=is_note)
 
 
 def _credit(
@@ -262,6 +265,6 @@ def _tell(
     for draft, invoice_id, part in zip(drafts, ids, drawn, strict=True):
         data = {"total": draft.total.text(), "currency": draft.total.currency}
         facts.append(outbox.Fact("invoice.finalized", draft.customer_id, invoice_id, data))
-        if part and part == draft.total.minor:
+        if part == draft.total.minor:
             facts.append(outbox.Fact("invoice.paid", draft.customer_id, invoice_id, {}))
     outbox.emit_many(tx, facts, now=by.as_of)

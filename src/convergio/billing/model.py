@@ -15,6 +15,7 @@ from uuid import UUID
 
 import msgspec
 
+from convergio.billing.sellers import NOTHING_ISSUED, Issued
 from convergio.discounts.model import Draw
 from convergio.kernel.money import Money
 from convergio.rating import taxing
@@ -280,6 +281,7 @@ class InvoiceView:
     time_zone: str
     taxes: tuple[TaxRow, ...] = ()
     kept: Kept = NOTHING_KEPT
+    issued: Issued = NOTHING_ISSUED
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,6 +406,7 @@ class CreditNote:
     subtotal: int = 0
     discount: int = 0
     tax: int = 0
+    issued: Issued = NOTHING_ISSUED
 
     @property
     def number_text(self) -> str:

@@ -1,15 +1,16 @@
 """From a number, or a month, to files: every document that was issued, as PDF or XML.
 
 A file is written whole or not at all, and a document always gives the same bytes, so a run may be
-killed at any point and started again; `missing_only` then goes on where it was. A month is shared
-out among processes by the keys at which pages of documents begin.
+killed at any point and started again; `missing_only` then goes on where it was. A document that
+cannot be read or written is named, stands in no other's way, and is tried again by the next run. A
+month is shared out among processes by the keys at which pages of documents begin.
 """
 
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import partial
@@ -32,7 +33,7 @@ from convergio.crypto.actions import Keyring
 from convergio.infra import processes
 from convergio.infra.db import Database, Tx
 from convergio.infra.settings import Seller
-from convergio.kernel.errors import Conflict
+from convergio.kernel.errors import Conflict, ConvergioError, OutcomeUnknown, Unavailable
 
 PAGE: Final = 50
 _FIRST: Final = (UUID(int=0), UUID(int=0))
@@ -77,12 +78,17 @@ class Month:
 
 @dataclass(slots=True)
 class Rendered:
-    """What a run wrote; `refused` could not be an e-invoice of the format, by its number."""
+    """What a run wrote.
+
+    `refused` counts files that cannot be an e-invoice of the format; `broken` are the numbers of
+    documents that could not be read or written, each with the reason.
+    """
 
     documents: int = 0
     written: int = 0
     kept: int = 0
     refused: int = 0
+    broken: dict[str, str] = field(default_factory=dict)
 
     def merge(self, other: "Rendered") -> None:
         """Add what another part of the run wrote."""
@@ -90,6 +96,7 @@ class Rendered:
         self.written += other.written
         self.kept += other.kept
         self.refused += other.refused
+        self.broken |= other.broken
 
 
 def find(tx: Tx, keyring: Keyring, number: str) -> View:
@@ -221,9 +228,14 @@ class _Printer:
             if self._is_there(one):
                 done.kept += 1
                 continue
-            with self._database.transaction() as tx:
-                view = self._read(tx, one)
-            self._write(view, done)
+            try:
+                with self._database.transaction() as tx:
+                    view = self._read(tx, one)
+                self._write(view, done)
+            except (Unavailable, OutcomeUnknown):
+                raise
+            except ConvergioError as error:
+                done.broken[one.number_text] = str(error)
         return done
 
     def _is_there(self, one: Invoice | CreditNote) -> bool:

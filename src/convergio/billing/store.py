@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from convergio.billing import sellers
 from convergio.billing.auditing import NumberingRow, RevenueRow, StrangeRow, UnequalRow
 from convergio.billing.model import (
     Amounts,
@@ -48,7 +49,7 @@ _LINE: Final = (
 _CHARGED: Final = [*_LINE, "int8", "text", "numeric", "text", "bool"]
 _INVOICE: Final = (
     "uuid uuid timestamptz text int4 int8 text text int8 int8 date date timestamptz bytea int8"
-    " int8 int8 int8 int8 int8"
+    " int8 int8 int8 int8 int8 uuid"
 ).split()
 _KINDS: Final = {kind.value: kind for kind in Kind}
 
@@ -112,14 +113,14 @@ def copy_charged_lines(tx: Tx, drafts: Sequence[Draft], ids: Sequence[UUID]) -> 
     )  # fmt: skip
 
 
-def copy_invoices(tx: Tx, invoices: Iterable[Invoice]) -> None:
-    """Load numbered invoices."""
+def copy_invoices(tx: Tx, invoices: Iterable[Invoice], *, seller: UUID) -> None:
+    """Load numbered invoices; `seller` is the version of who issues them."""
     tx.copy(
         QUERIES["copy_invoices"],
         (
             (i.customer_id, i.invoice_id, i.boundary_at, i.series, i.year, i.number, i.status,
              i.currency, i.total, i.paid, i.issued_on, i.due_on, i.finalized_at, i.sealed_buyer,
-             i.credited, i.from_balance, i.excess, i.subtotal, i.discount, i.tax)
+             i.credited, i.from_balance, i.excess, i.subtotal, i.discount, i.tax, seller)
             for i in invoices
         ),
         types=_INVOICE,
@@ -137,16 +138,27 @@ def find_last_issue(tx: Tx, series: str) -> date | None:
     return found
 
 
-def take_numbers(tx: Tx, series: str, *, count: int, issued_on: date) -> Numbers:
+def take_numbers(tx: Tx, series: str, *, count: int, issued_on: date, is_note: bool) -> Numbers:
     """Take the next `count` numbers of the series in the year of the issue."""
     last = tx.value(
-        QUERIES["take_numbers"],
-        series=series,
-        year=issued_on.year,
-        count=count,
-        issued_on=issued_on,
-    )
+        QUERIES["take_numbers"], series=series, year=issued_on.year, count=count,
+        issued_on=issued_on, blocks=sellers.BLOCKS,
+        usual=sellers.block_of(issued_on.year, is_note=is_note),
+    )  # fmt: skip
     return Numbers(series, issued_on.year, last - count + 1, issued_on)
+
+
+def keep_seller(tx: Tx, version: sellers.Version, *, now: datetime) -> None:
+    """Keep who issues, once."""
+    query, (version_id, text) = QUERIES["keep_seller"], version
+    tx.run(query, version_id=version_id, seller=text, first_used_at=now)
+
+
+def find_issued(tx: Tx, customer_id: UUID, invoice_id: UUID) -> sellers.Issued:
+    """Return what was kept when an invoice was issued."""
+    query = QUERIES["find_issued"]
+    (row,) = tx.tuples(query, customer_id=customer_id, invoice_id=invoice_id)
+    return sellers.read(*row)
 
 
 def insert_run(tx: Tx, run_id: UUID, *, as_of: datetime, started_at: datetime, turn: int) -> None:
@@ -255,16 +267,10 @@ def page_invoices(
 ) -> list[Invoice]:
     """Return the next invoices in the order of customer and id; `issued_to` is not included."""
     rows = tx.tuples(
-        QUERIES["page_invoices"],
-        after_customer_id=after[0],
-        after_invoice_id=after[1],
-        customer_id=customer_id,
-        status=status,
-        series=series,
-        issued_from=issued_from,
-        issued_to=issued_to,
-        limit=limit,
-    )
+        QUERIES["page_invoices"], after_customer_id=after[0], after_invoice_id=after[1],
+        customer_id=customer_id, status=status, series=series, issued_from=issued_from,
+        issued_to=issued_to, limit=limit,
+    )  # fmt: skip
     return [_invoice(row) for row in rows]
 
 
@@ -281,14 +287,9 @@ def lock_invoices(
 def save_settled(tx: Tx, invoice: Invoice) -> None:
     """Store how an invoice stands and what settles it."""
     tx.run(
-        QUERIES["save_settled"],
-        customer_id=invoice.customer_id,
-        invoice_id=invoice.invoice_id,
-        status=invoice.status,
-        paid=invoice.paid,
-        credited=invoice.credited,
-        excess=invoice.excess,
-    )
+        QUERIES["save_settled"], customer_id=invoice.customer_id, invoice_id=invoice.invoice_id,
+        status=invoice.status, paid=invoice.paid, credited=invoice.credited, excess=invoice.excess,
+    )  # fmt: skip
 
 
 def list_lines(tx: Tx, customer_id: UUID, invoice_id: UUID) -> list[InvoiceLine]:
@@ -348,14 +349,14 @@ def has_fees_from(tx: Tx, customer_id: UUID, start_at: datetime) -> bool:
     return bool(tx.value(QUERIES["has_fees_from"], customer_id=customer_id, start_at=start_at))
 
 
-def copy_credit_notes(tx: Tx, notes: Iterable[CreditNote]) -> None:
-    """Load numbered credit notes."""
+def copy_credit_notes(tx: Tx, notes: Iterable[CreditNote], *, seller: UUID) -> None:
+    """Load numbered credit notes; `seller` is the version of who issues them."""
     tx.copy(
         QUERIES["copy_credit_notes"],
         (
             (n.customer_id, n.credit_note_id, n.invoice_id, n.series, n.year, n.number, n.kind,
              n.reason, n.currency, n.total, n.applied, n.issued_on, n.finalized_at, n.sealed_buyer,
-             n.subtotal, n.discount, n.tax)
+             n.subtotal, n.discount, n.tax, seller)
             for n in notes
         ),
     )  # fmt: skip
@@ -384,13 +385,9 @@ def page_credit_notes(
 ) -> list[CreditNote]:
     """Return the next credit notes in the order of customer and id."""
     rows = tx.tuples(
-        QUERIES["page_credit_notes"],
-        after_customer_id=after[0],
-        after_credit_note_id=after[1],
-        customer_id=customer_id,
-        invoice_id=invoice_id,
-        limit=limit,
-    )
+        QUERIES["page_credit_notes"], after_customer_id=after[0], after_credit_note_id=after[1],
+        customer_id=customer_id, invoice_id=invoice_id, limit=limit,
+    )  # fmt: skip
     return [_note(row) for row in rows]
 
 
@@ -455,7 +452,7 @@ def _invoice(row: tuple[Any, ...]) -> Invoice:
 
 
 def _note(row: tuple[Any, ...]) -> CreditNote:
-    return CreditNote(*(*row[:6], CreditKind(row[6]), *row[7:]))
+    return CreditNote(*(*row[:6], CreditKind(row[6]), *row[7:-2], sellers.read(*row[-2:])))
 
 
 def save_terms(tx: Tx, customer_id: UUID, terms: Terms, *, now: datetime) -> None:

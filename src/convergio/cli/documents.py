@@ -80,6 +80,7 @@ def _value(done: Rendered, folder: Path) -> dict[str, Any]:
         "written": done.written,
         "kept": done.kept,
         "refused": done.refused,
+        "broken": done.broken,
         "folder": str(folder),
     }
 
@@ -90,4 +91,6 @@ def _text(done: Rendered, folder: Path) -> str:
         text += f", {done.kept:,} were there"
     if done.refused:
         text += f"; {done.refused:,} cannot be e-invoices (convergio invoice xml NUMBER says why)"
+    for number, why in sorted(done.broken.items()):
+        text += f"\n{number} could not be written, and is tried again next time: {why}"
     return text

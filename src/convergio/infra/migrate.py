@@ -20,7 +20,7 @@ from convergio.kernel.errors import Unavailable
 _FOLDER: Final = Path(__file__).parent / "migrations"
 _LOCK: Final = 7_303_014_611
 _QUERIES: Final = sql.load(Path(__file__).with_name("queries.sql"))
-NEWEST: Final = "0014"
+NEWEST: Final = "0015"
 
 
 def opened(dsn: str) -> psycopg.Connection[tuple[Any, ...]]:

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from convergio.billing import documents, einvoices, factur_x, fatturapa
 from convergio.billing.model import Buyer, Invoice, InvoiceLine, InvoiceView, Status
+from convergio.billing.sellers import Issued, block_of
 from convergio.infra.settings import Seller
 from convergio.kernel.money import Money
 from convergio.rating.taxing import GroupKey, Priced, Treatment, tax_groups
@@ -102,7 +103,8 @@ def view(number: int) -> InvoiceView:
         discount=100,
         tax=tax,
     )
-    return InvoiceView(invoice, lines, _buyer(number), "Europe/Rome", taxes)
+    issued = Issued(SELLER, block_of(invoice.year, is_note=False))
+    return InvoiceView(invoice, lines, _buyer(number), "Europe/Rome", taxes, issued=issued)
 
 
 def _buyer(number: int) -> Buyer:
