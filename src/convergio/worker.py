@@ -5,6 +5,7 @@ room's own verb that says so. The worker only decides when.
 """
 
 import asyncio
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,7 @@ from typing import Final
 from convergio.billing import actions as billing
 from convergio.billing import jobs as billing_jobs
 from convergio.billing import rendering
+from convergio.billing.reporting import Report
 from convergio.entitlements import actions as entitlements
 from convergio.infra import answers, log
 from convergio.infra.jobs import Chore, application
@@ -30,13 +32,16 @@ def chores(product: App) -> dict[str, Chore]:
     def bill() -> None:
         now = product.clock.now()
         report = run_billing(product, as_of=now, now=now)
-        _log.info("billed", **billing.report_value(report))
+        _log.info("billed", **_counts(report))
 
     def collect() -> None:
-        now = product.clock.now()
-        payments.reconcile(product.database, product.gateways, now=now)
-        report = payments.collect_due(product.database, product.gateways, now=now)
-        _log.info("collected", succeeded=report.succeeded, declined=report.declined)
+        clock = product.clock
+        asked = payments.reconcile(product.database, product.gateways, now=clock.now())
+        report = payments.collect_due(product.database, product.gateways, clock=clock)
+        problems = len(asked.problems) + len(report.problems)
+        _log.info(
+            "collected", succeeded=report.succeeded, declined=report.declined, problems=problems
+        )
 
     def expire() -> None:
         expired = entitlements.sweep(product.database, now=product.clock.now())
@@ -75,6 +80,15 @@ def chores(product: App) -> dict[str, Chore]:
     }
 
 
+def _counts(report: Report) -> dict[str, object]:
+    """Return what a run did, with how many customers were left out for what: never who, or why.
+
+    The report itself is kept with the run, and who waits in `billing_park`.
+    """
+    codes = Counter(one.code for one in report.problems)
+    return billing.report_value(report) | {"problems": dict(sorted(codes.items()))}
+
+
 def _recompute(product: App) -> None:
     """Compare owed and billed of everything; what differs is a fact, and an error in the log."""
     found = billing_jobs.recompute(product.database, now=product.clock.now())
@@ -99,6 +113,8 @@ def _document(product: App) -> None:
         )
         if done.written:
             _log.info("documented", written=done.written)
+        if done.broken:
+            _log.error("documents could not be written", broken=done.broken)
 
 
 def run(product: App) -> None:

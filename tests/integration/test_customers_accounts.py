@@ -12,12 +12,13 @@ from convergio.crypto import rules as crypto_rules
 from convergio.crypto.actions import Keyring
 from convergio.crypto.errors import DamagedSeal
 from convergio.customers import actions, personal
-from convergio.customers.errors import CustomerExists, CustomerNotFound
-from convergio.customers.model import Personal
-from convergio.infra.clock import VirtualClock, stopwatch
+from convergio.customers.errors import CustomerExists, CustomerNotFound, TaxNumberChanged
+from convergio.customers.model import Personal, TaxNumber
+from convergio.infra.clock import VirtualClock
 from convergio.infra.db import Database, Raw, Row, Tx
 from convergio.infra.ids import typeid
 from convergio.kernel.errors import Invalid
+from tests.fakes.statements import counting
 
 PARTS = {
     "street": "Mill Lane 5",
@@ -198,6 +199,42 @@ def test_another_tax_id_is_one_that_nobody_verified(
         actions.set_tax_id_verified(tx, keyring, who, verified=True, now=now)
 
 
+def test_a_tax_id_that_was_seen_in_one_country_is_not_one_of_another(
+    tx: Tx, keyring: Keyring, now: datetime
+) -> None:
+    who = actions.create(tx, keyring, key="acme", now=now, country="GB", **ADA).customer_id
+    actions.set_tax_id_verified(tx, keyring, who, verified=True, now=now)
+    assert actions.update(tx, keyring, who, now=now, country="GB").tax_id_verified_at == now
+    for country in ("FR", "GB", None):
+        assert actions.update(tx, keyring, who, now=now, country=country).tax_id_verified_at is None
+
+
+def test_what_was_checked_is_what_becomes_verified(tx: Tx, keyring: Keyring, now: datetime) -> None:
+    made = actions.create(tx, keyring, key="acme", now=now, country="GB", **ADA)
+    who, number = made.customer_id, ADA["tax_id"]
+    for other in (TaxNumber("GB", "GB1"), TaxNumber("FR", number), TaxNumber("GB", None)):
+        for verified in (True, False):
+            with pytest.raises(TaxNumberChanged, match="check again"):
+                actions.set_tax_id_verified(
+                    tx, keyring, who, verified=verified, now=now, checked=other
+                )
+    assert actions.get(tx, who) == made
+    seen = actions.set_tax_id_verified(
+        tx, keyring, who, verified=True, now=now, checked=TaxNumber("GB", number)
+    )
+    assert seen.tax_id_verified_at == now
+
+
+def test_a_country_that_is_not_named_stays_as_it_was_written(
+    tx: Tx, keyring: Keyring, now: datetime
+) -> None:
+    who = actions.create(tx, keyring, key="acme", now=now, country="GB").customer_id
+    tx.raw.execute("UPDATE customer SET country = 'XX'")  # from before the codes were looked at
+    assert actions.update(tx, keyring, who, now=now, name="Acme").country == "XX"
+    with pytest.raises(Invalid, match="ISO 3166-1"):
+        actions.update(tx, keyring, who, now=now, country="XX")
+
+
 def test_a_taken_key_is_a_conflict_and_changes_nothing(
     database: Database, keyring: Keyring, now: datetime
 ) -> None:
@@ -298,14 +335,13 @@ def test_writers_that_make_the_same_customers_at_once_all_get_the_same_ids(
             assert len(actions.get_many(tx, list(answer.values()))) == 300
 
 
-def test_four_thousand_customers_are_made_in_well_under_three_seconds(
+def test_four_thousand_customers_are_made_in_a_few_statements(
     database: Database, now: datetime
 ) -> None:
-    start = stopwatch()
-    with database.transaction() as tx:
+    with database.transaction() as tx, counting() as sent:
         ids = actions.create_many(tx, [f"user-{number}" for number in range(4_247)], now=now)
     assert len(set(ids.values())) == 4_247
-    assert stopwatch() - start < 3
+    assert 0 < len(sent) <= 20
 
 
 def test_pages_list_every_customer_once(tx: Tx, now: datetime) -> None:

@@ -47,7 +47,8 @@ class Till(Business):
 
     def collect(self, now: datetime) -> CollectReport:
         """Try to collect what is due at an instant."""
-        return payments.collect_due(self.database, {"sandbox": self.sandbox}, now=now)
+        clock = VirtualClock(now)
+        return payments.collect_due(self.database, {"sandbox": self.sandbox}, clock=clock)
 
     def renew_card(self, customer_id: UUID) -> None:
         """Have another card of the kind, so that all is tried again."""
@@ -121,7 +122,7 @@ def held(dsn: str, first: LiteralString, then: LiteralString, who: UUID) -> Iter
         yield meet
 
 
-@pytest.mark.parametrize("what", ["collect", "receive", "record", "ask again"])
+@pytest.mark.parametrize("what", ["collect", "receive", "record", "ask again", "let in"])
 def test_payments_wait_for_the_subscription_before_they_have_an_invoice(
     dsn: str, database: Database, now: datetime, what: str
 ) -> None:
@@ -131,7 +132,13 @@ def test_payments_wait_for_the_subscription_before_they_have_an_invoice(
         with database.transaction() as tx:
             payments.add_method(tx, who, gateway="sandbox", token="tok_timeout_charged", now=now)
         till.collect(now)
+    if what == "let in":  # all tries have failed, and then the invoice is void
+        for day in range(8):
+            till.collect(now + timedelta(days=day))
+        with database.transaction() as tx:
+            tx.raw.execute("UPDATE invoice SET status = 'void'")
     works: dict[str, Callable[[], Any]] = {
+        "let in": lambda: till.collect(now + timedelta(days=8)),
         "collect": lambda: till.collect(now),
         "receive": lambda: till.receive(who, "TRF 1", "6.99"),
         "record": lambda: till.collect(now),

@@ -97,7 +97,7 @@ class World:
 
     def collect(self, gateway: Gateway | None = None) -> CollectReport:
         gateways = self.gateways if gateway is None else {"sandbox": gateway}
-        return actions.collect_due(self.database, gateways, now=self.clock.now())
+        return actions.collect_due(self.database, gateways, clock=self.clock)
 
     def reconcile(self, gateway: Gateway | None = None) -> CollectReport:
         gateways = self.gateways if gateway is None else {"sandbox": gateway}
@@ -178,6 +178,24 @@ class Silent:
 
     def find(self, idempotency_key: str) -> ChargeResult | None:
         raise self.error(f"no answer for {idempotency_key}")
+
+
+@dataclass
+class Slow:
+    """The sandbox, behind a call that lasts while something else happens, once."""
+
+    sandbox: Sandbox
+    meanwhile: Callable[[], None]
+    waits: bool = True
+
+    def charge(self, request: ChargeRequest) -> ChargeResult:
+        if self.waits:
+            self.waits = False
+            self.meanwhile()
+        return self.sandbox.charge(request)
+
+    def find(self, idempotency_key: str) -> ChargeResult | None:
+        return self.sandbox.find(idempotency_key)
 
 
 def test_a_payment_closes_the_invoice_and_balances_the_ledger(world: World) -> None:
@@ -433,6 +451,160 @@ def test_an_attempt_that_never_arrived_is_dropped_when_the_invoice_is_void(world
     assert world.differences() == []
 
 
+def dropped(world: World, *, more: Callable[[], None] = lambda: None) -> Slow:
+    """Return a gateway whose call outlasts the limit: its attempt is dropped, then it arrives."""
+
+    def meanwhile() -> None:
+        world.later(timedelta(minutes=20))
+        world.run("UPDATE invoice SET credited = 100")
+        world.reconcile()
+        more()
+
+    return Slow(world.sandbox, meanwhile)
+
+
+def test_an_attempt_begins_at_its_claim_however_long_the_pass_has_lasted(world: World) -> None:
+    first, second = world.customer("tok_ok"), world.customer("tok_ok")
+    one, two = sorted([first, second])
+    world.invoice(one, 500)
+    invoice = world.invoice(two)
+    begun = world.clock.now()
+
+    def credited() -> None:
+        world.run("UPDATE invoice SET credited = 100 WHERE invoice_id = %s", invoice)
+        world.reconcile()
+
+    inner = Slow(world.sandbox, credited)
+    slow = Slow(world.sandbox, lambda: world.later(timedelta(minutes=20)))
+
+    class Both:
+        def charge(self, request: ChargeRequest) -> ChargeResult:
+            return (slow if request.amount.minor == 500 else inner).charge(request)
+
+        find = world.sandbox.find
+
+    assert world.collect(Both()).succeeded == 2
+    with world.database.transaction() as tx:
+        made = {who: actions.attempts(tx, who)[0] for who in (one, two)}
+    assert made[one].made_at == begun
+    assert made[two].made_at == made[one].settled_at == begun + timedelta(minutes=20)
+    assert (world.collect().succeeded, world.charges()) == (0, 2)
+    assert world.differences() == []
+
+
+def test_what_an_attempt_took_that_was_dropped_is_booked_and_taken_once(world: World) -> None:
+    customer = world.customer("tok_ok")
+    invoice = world.invoice(customer)
+    assert world.collect(dropped(world)).succeeded == 1
+    assert (world.states(customer), world.paid(invoice)) == (["succeeded"], (699, "paid"))
+    assert world.collection(customer) == ("paid", None)
+    for _ in range(2):
+        world.later(HOUR)
+        assert (world.reconcile().succeeded, world.collect().succeeded) == (0, 0)
+    assert world.charges() == 1
+    with world.database.transaction() as tx:
+        credit = ledger.balance(tx, customer, Account.CUSTOMER_CREDIT, "usd")
+    assert abs(credit.minor) == 100  # what was too much is the customer's
+    assert world.differences() == []
+
+
+def test_what_a_dropped_attempt_took_ends_the_one_that_took_its_place(world: World) -> None:
+    customer = world.customer("tok_ok")
+    world.invoice(customer)
+
+    def another() -> None:
+        with pytest.raises(KilledError):
+            world.collect(Dying(world.sandbox, after_call=False))
+
+    assert world.collect(dropped(world, more=another)).succeeded == 1
+    assert world.states(customer) == ["succeeded", "intent"]
+    world.later(HOUR)
+    world.reconcile()
+    world.collect()
+    assert (world.states(customer), world.charges()) == (["succeeded", "declined"], 1)
+    assert world.differences() == []
+
+
+def test_a_dropped_attempt_whose_call_had_no_answer_is_asked_about_again(world: World) -> None:
+    customer = world.customer("tok_timeout_charged")
+    invoice = world.invoice(customer)
+    assert world.collect(dropped(world)).unknown == 1
+    assert (world.states(customer), world.collection(customer)) == (["unknown"], ("due", None))
+    assert world.collect().succeeded == 0  # nothing is tried under another key meanwhile
+    world.later(HOUR)
+    assert world.reconcile().succeeded == 1
+    assert (world.paid(invoice), world.charges()) == ((699, "paid"), 1)
+    assert world.differences() == []
+
+
+def test_a_question_of_a_dropped_attempt_waits_for_its_customer(world: World) -> None:
+    customer = world.customer("tok_requires_action")
+    world.invoice(customer)
+    assert world.collect(dropped(world)).requires_action == 1
+    assert world.collection(customer) == ("requires_action", None)
+    assert world.states(customer) == ["requires_action"]
+    assert world.differences() == []
+
+
+def test_a_decline_of_a_dropped_attempt_is_no_failure(world: World) -> None:
+    customer = world.customer("tok_declined")
+    world.invoice(customer)
+    assert world.collect(dropped(world)).declined == 0
+    assert (world.states(customer), world.status(customer)) == (["declined"], "active")
+    assert world.collect().declined == 1
+    assert world.differences() == []
+
+
+def test_two_attempts_without_an_answer_are_a_problem_that_names_the_key(world: World) -> None:
+    customer = world.customer("tok_timeout_charged")
+    world.invoice(customer)
+
+    def another() -> None:
+        with pytest.raises(KilledError):
+            world.collect(Dying(world.sandbox, after_call=False))
+
+    report = world.collect(dropped(world, more=another))
+    with world.database.transaction() as tx:
+        first, second = actions.attempts(tx, customer)
+    (problem,) = report.problems
+    assert typeid("pay", first.attempt_id) in problem
+    assert (first.state, second.state) == ("declined", "intent")
+
+
+@pytest.mark.parametrize(
+    ("settled", "status", "state"),
+    [
+        ("UPDATE invoice SET status = 'void'", "active", "closed"),
+        ("UPDATE invoice SET status = 'paid', credited = total", "active", "paid"),
+        ("UPDATE invoice SET status = 'uncollectible'", "unpaid", "exhausted"),
+        ("UPDATE invoice SET credited = 100", "unpaid", "exhausted"),
+    ],
+)
+def test_whoever_was_given_up_is_let_in_again_once_nothing_is_owed(
+    world: World, settled: str, status: str, state: str
+) -> None:
+    customers = [world.customer("tok_declined") for _ in range(3)]
+    *others, owes_more = customers
+    world.invoice(owes_more, 100)
+    invoices = [world.invoice(customer) for customer in customers]
+    for _ in range(8):
+        world.collect()
+        world.later(DAY)
+    assert {world.status(customer) for customer in customers} == {"unpaid"}
+    told = world.value("SELECT count(*) FROM outbox_event WHERE type = 'subscription.updated'")
+    for invoice in invoices:
+        world.run(settled + " WHERE invoice_id = %s", invoice)
+    with ThreadPoolExecutor(4) as threads:
+        reports = list(threads.map(lambda _: world.collect(), range(4)))
+    assert [report.problems for report in reports] == [()] * 4
+    assert [world.status(customer) for customer in others] == [status] * 2
+    assert [world.collection(customer) for customer in others] == [(state, None)] * 2
+    assert world.status(owes_more) == "unpaid"
+    after = world.value("SELECT count(*) FROM outbox_event WHERE type = 'subscription.updated'")
+    assert after - told == (2 if status == "active" else 0)
+    assert world.differences() == []
+
+
 def test_a_gateway_that_is_not_configured_is_a_problem_of_its_invoices_only(world: World) -> None:
     stranger, customer = world.customer(None), world.customer("tok_ok")
     with world.database.transaction() as tx:
@@ -451,7 +623,7 @@ def test_a_limit_is_kept_and_progress_is_told(world: World) -> None:
         world.invoice(world.customer("tok_ok"))
     heard: list[int] = []
     report = actions.collect_due(
-        world.database, world.gateways, now=world.clock.now(), limit=2, progress=heard.append
+        world.database, world.gateways, clock=world.clock, limit=2, progress=heard.append
     )
     assert (report.succeeded, heard) == (2, [1, 2])
     assert world.collect().succeeded == 1

@@ -96,7 +96,7 @@ def notes(shop: Business, customer_id: UUID) -> list[CreditNoteView]:
 
 def credit(shop: Business, customer_id: UUID, when: str, minor: int | None) -> CreditNote:
     invoice = shop.invoices(customer_id)[0]
-    by = issuing.Issuer(SELLER, shop.keyring, at(when), at(when))
+    by = issuing.Issuer(documents.SELLER, shop.keyring, at(when), at(when))
     amount = None if minor is None else Money(minor, invoice.currency)
     with shop.database.transaction() as tx:
         return correcting.credit(tx, by, invoice=invoice, reason="Goodwill", amount=amount)
@@ -109,7 +109,7 @@ def stated(one: InvoiceView | CreditNoteView) -> list[tuple[int | None, int | No
 def test_a_foreign_invoice_keeps_its_rate_and_its_tax_in_euros(make: Make) -> None:
     shop = make()
     customer_id = subscribed(shop, "rossi")
-    shop.bill("2025-01-02")
+    shop.bill("2025-01-02", seller=documents.SELLER)
     found = view(shop, customer_id)
     one = Decimal(1)
     assert found.kept.exchange == Exchange("eur", date(2025, 1, 2), Decimal("1.0321"), one, "ECB")
@@ -185,7 +185,7 @@ def test_credit_notes_take_the_rate_of_their_invoice_and_the_last_closes_the_cen
 ) -> None:
     shop = make()
     customer_id = subscribed(shop, "rossi")
-    shop.bill("2025-01-02")
+    shop.bill("2025-01-02", seller=documents.SELLER)
     for minor in (3_333, 3_333, None):
         credit(shop, customer_id, "2025-01-17", minor)
     found = notes(shop, customer_id)
@@ -236,13 +236,13 @@ def test_sellers_who_issue_fatturapa_have_credit_notes_and_no_negative_line(
     source = TAXES + b"fatturapa: true\n" if issues else TAXES
     shop = make(source)
     customer_id = subscribed(shop, "rossi", "eur")
-    shop.bill("2025-01-02")
+    shop.bill("2025-01-02", seller=documents.SELLER)
     with shop.database.transaction() as tx:
         changes.change(
             tx, customer_id=customer_id, plan_key="house", seats=None, when=When.NOW,
             now=at("2025-01-16"),
         )  # fmt: skip
-    shop.bill("2025-01-17")
+    shop.bill("2025-01-17", seller=documents.SELLER)
     last = view(shop, customer_id, -1)
     found = notes(shop, customer_id)
     assert any(line.amount < 0 for line in last.lines) is not issues
@@ -275,6 +275,19 @@ def test_a_rate_that_differs_is_refused_unless_replaced_and_issued_documents_kee
     note = credit(shop, customer_id, "2025-01-17", None)
     assert note.tax == 2_200
     assert stated(notes(shop, customer_id)[0]) == [(9_689, 2_132)]
+
+
+def test_a_day_that_a_file_has_twice_is_taken_once_unless_its_rates_differ(make: Make) -> None:
+    shop = make()
+    with shop.database.transaction() as tx:
+        twice = b"Date,USD,\n2025-01-20,1.0316,\n2025-01-20,1.03160,\n"
+        assert stating.import_rates(tx, twice, now=shop.now) == (1, 1)
+        other = b"Date,USD,\n2025-01-22,1.0443,\n2025-01-21,1.0357,\n2025-01-21,1.0358,\n"
+        for replace in (False, True):
+            with pytest.raises(Invalid, match="USD has two rates on 2025-01-21"):
+                stating.import_rates(tx, other, now=shop.now, replace=replace)
+        since = date(2025, 1, 22)
+        assert stating.import_rates(tx, other, now=shop.now, since=since) == (1, 1)
 
 
 @pytest.mark.parametrize(("currency", "asked"), [("usd", 1), ("eur", 0)])

@@ -10,6 +10,7 @@ from convergio.billing import actions as billing
 from convergio.billing import correcting, explaining, issuing
 from convergio.billing.model import CreditKind, Invoice, InvoiceView, Voiding
 from convergio.customers import actions as customers
+from convergio.customers.model import Details
 from convergio.infra.db import Database, Tx
 from convergio.kernel.errors import Conflict, Invalid
 from convergio.kernel.money import Money
@@ -20,7 +21,7 @@ from convergio.subscriptions import actions as subscriptions
 from convergio.subscriptions import changes
 from convergio.subscriptions.model import When
 from convergio.taxes import actions as taxes
-from convergio.taxes.model import NumberCheck
+from convergio.taxes.model import Checked, NumberCheck
 from convergio.taxes.numbers import OfflineChecker
 from tests.fakes.business import SELLER, Business, at
 
@@ -188,6 +189,43 @@ def test_a_number_is_verified_by_an_act_with_evidence_and_never_by_its_form_alon
     assert shop.verify() == []
 
 
+@pytest.mark.parametrize(("home", "number"), [("IT", "IT00743110157"), ("US", "12-3456789")])
+def test_tax_01_a_number_of_one_country_earns_nothing_after_a_move_to_another(
+    shop: Business, home: str, number: str
+) -> None:
+    customer_id = subscribed(shop, "mover", "team", country=home, tax_id=number)
+    with shop.database.transaction() as tx:
+        assert verified(tx, shop, customer_id, "The register said so").is_valid
+    with shop.database.transaction() as tx:
+        customers.update(tx, shop.keyring, customer_id, now=shop.now, country="FR")
+    shop.bill("2025-01-02")
+    assert taxed(views(shop, customer_id)[0]) == [("standard", "20", 10_000, 2_000)]
+
+
+@pytest.mark.parametrize("change", [{"tax_id": "FR00000000000"}, {"country": "IT"}])
+def test_a_number_that_changes_while_it_is_checked_is_not_verified(
+    shop: Business, change: Details
+) -> None:
+    customer_id = shop.customer("dupont", country="FR", tax_id="FR40303265045")
+
+    class Slow:
+        name = "a slow register"
+
+        def check(self, country: str, number: str) -> Checked:
+            with shop.database.transaction() as other:
+                customers.update(other, shop.keyring, customer_id, now=shop.now, **change)
+            return Checked(is_valid=True, finding=f"{number} is one of {country}")
+
+    with pytest.raises(Conflict, match="check again") as caught, shop.database.transaction() as tx:
+        taxes.verify_number(
+            tx, shop.keyring, Slow(), customer_id=customer_id, evidence="VIES", now=shop.now
+        )
+    assert caught.value.code == "tax_number_changed"
+    with shop.database.transaction() as tx:
+        assert customers.get(tx, customer_id).tax_id_verified_at is None
+        assert taxes.checks(tx, customer_id) == []
+
+
 def test_tax_01_a_number_that_cannot_be_one_is_charged_tax_all_the_same(shop: Business) -> None:
     customer_id = subscribed(shop, "dupont", "team", country="FR", tax_id="FR00000000000")
     with shop.database.transaction() as tx:
@@ -200,7 +238,8 @@ def test_tax_01_a_number_that_cannot_be_one_is_charged_tax_all_the_same(shop: Bu
 def test_a_check_without_number_or_evidence_is_refused_and_keeps_nothing(shop: Business) -> None:
     customer_id = shop.customer("rossi", country="IT")
     with shop.database.transaction() as tx:
-        for evidence, error in (("VIES", Conflict), (" ", Invalid)):
+        card = "seen on card 4242 4242 4242 4242"
+        for evidence, error in (("VIES", Conflict), (" ", Invalid), (card, Invalid)):
             with pytest.raises(error):
                 verified(tx, shop, customer_id, evidence)
         assert taxes.checks(tx, customer_id) == []

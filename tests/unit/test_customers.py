@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 
 from convergio.customers import rules
+from convergio.customers.countries import check_country, countries
 from convergio.customers.model import Customer, Details, Personal
 from convergio.infra.ids import typeid
 from convergio.kernel.errors import Invalid
@@ -110,6 +111,8 @@ def test_an_exemption_is_one_that_is_known_and_a_reason_needs_one(
     [
         ("xxx", None, "en", "currency"), ("USD", None, "en", "currency"),
         ("usd", "it", "en", "country"), ("usd", "ITA", "en", "country"),
+        ("usd", "XX", "en", "country"), ("usd", "EU", "en", "country"),
+        ("usd", "", "en", "country"),
         ("usd", "IT", "", "locale"), ("usd", "IT", "en_US", "locale"),
         ("usd", "IT", "x" * 99, "locale"),
     ],
@@ -120,6 +123,19 @@ def test_an_unknown_currency_country_or_locale_is_named(
     with pytest.raises(Invalid) as caught:
         rules.check_account(currency=currency, country=country, locale=locale)
     assert caught.value.field == field
+
+
+def test_the_countries_are_those_of_iso_3166_and_kosovo() -> None:
+    assert len(countries()) == 249 + 1
+    assert {"IT", "GB", "GR", "US", "XK", "AX", "SS"} <= countries()
+    assert not {"XX", "ZZ", "EU", "UK", "EL", "AN", "XA", "QO"} & countries()
+
+
+def test_a_code_of_tax_forms_is_answered_with_that_of_iso_3166() -> None:
+    for wrong, right in (("EL", "GR"), ("UK", "GB")):
+        with pytest.raises(Invalid, match=f"write {right}, ") as caught:
+            check_country(wrong, field="seller")
+        assert caught.value.field == "seller"
 
 
 def test_personal_data_do_not_show_in_a_repr() -> None:

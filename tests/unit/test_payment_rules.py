@@ -23,6 +23,7 @@ from convergio.payments.model import (
     Tally,
 )
 from convergio.subscriptions.model import Status
+from tests.fakes import documents
 
 NOW = datetime(2025, 1, 15, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -174,6 +175,29 @@ def test_a_settled_attempt_never_changes_again() -> None:
             rules.settled(paid, result, now=NOW)
     with pytest.raises(Fault):
         rules.unanswered(paid)
+
+
+def test_only_a_dropped_attempt_takes_an_answer_that_comes_late() -> None:
+    gone = rules.dropped(attempt(), now=NOW)
+    for result in (PAID, ACTION, None):
+        back = rules.awaited(gone, result)
+        assert back == replace(attempt(), state=AttemptState.UNKNOWN)
+        assert rules.awaited(attempt(), result) == attempt()
+        for answer in (PAID, SOFT):
+            assert rules.awaited(rules.settled(attempt(), answer, now=NOW), result) is None
+    assert rules.awaited(gone, SOFT) is None
+
+
+def test_a_collection_is_settled_by_what_leaves_nothing_to_ask_for() -> None:
+    ended = replace(failing(9, 5), state=CollectionState.EXHAUSTED, next_at=None)
+    for status, state in (
+        (InvoiceStatus.PAID, CollectionState.PAID),
+        (InvoiceStatus.VOID, CollectionState.CLOSED),
+        (InvoiceStatus.OPEN, CollectionState.EXHAUSTED),
+        (InvoiceStatus.UNCOLLECTIBLE, CollectionState.EXHAUSTED),
+    ):
+        invoice = replace(documents.invoice(documents.line(699)).invoice, status=status)
+        assert rules.settled_elsewhere(ended, invoice).state == state
 
 
 def test_every_pending_state_has_a_way_out() -> None:

@@ -22,10 +22,10 @@ def command(as_json: console.Json = False) -> None:
     asked about, never made again blind.
     """
     with opened() as product, console.progress("Collecting invoices", None) as advance:
-        now = product.clock.now()
-        reconciled = actions.reconcile(product.database, product.gateways, now=now)
+        clock = product.clock
+        reconciled = actions.reconcile(product.database, product.gateways, now=clock.now())
         collected = actions.collect_due(
-            product.database, product.gateways, now=now, progress=lambda _: advance(1)
+            product.database, product.gateways, clock=clock, progress=lambda _: advance(1)
         )
     value = {"reconcile": asdict(reconciled), "collect": asdict(collected)}
     text = "\n".join([*_text("asked again", reconciled), *_text("collected", collected)])

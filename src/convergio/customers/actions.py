@@ -12,8 +12,8 @@ import msgspec
 from convergio.crypto.actions import Keyring
 from convergio.customers import personal as columns
 from convergio.customers import rules, store
-from convergio.customers.errors import CustomerExists, CustomerNotFound
-from convergio.customers.model import Customer, Details, Personal, SealedPersonal
+from convergio.customers.errors import CustomerExists, CustomerNotFound, TaxNumberChanged
+from convergio.customers.model import Customer, Details, Personal, SealedPersonal, TaxNumber
 from convergio.infra import outbox
 from convergio.infra.db import Tx
 from convergio.infra.ids import new_id
@@ -61,7 +61,8 @@ def update(
 ) -> Customer:
     """Change what is known of a customer; what is not named stays, and None forgets it.
 
-    Invoices that are issued keep what they say. Another tax id is one that nobody has verified.
+    Invoices that are issued keep what they say. Nobody has verified another tax id, nor the same
+    one in another country (RULES 13).
     Locks: the customer. Emits: customer.updated. Raises: CustomerNotFound, Invalid.
     """
     locked = store.lock_customer(tx, customer_id)
@@ -71,7 +72,7 @@ def update(
     after = rules.personal_of(details, before)
     changed = rules.account_of(replace(locked, updated_at=now), details)
     rules.check_party(after, changed.country)
-    if after.tax_id != before.tax_id:
+    if (after.tax_id, changed.country) != (before.tax_id, locked.country):
         changed = replace(changed, tax_id_verified_at=None)
     store.save_customer(tx, changed, _sealed(tx, keyring, customer_id, after))
     outbox.emit(tx, "customer.updated", customer_id=customer_id, subject=customer_id, now=now)
@@ -79,17 +80,26 @@ def update(
 
 
 def set_tax_id_verified(
-    tx: Tx, keyring: Keyring, customer_id: UUID, *, verified: bool, now: datetime
+    tx: Tx,
+    keyring: Keyring,
+    customer_id: UUID,
+    *,
+    verified: bool,
+    now: datetime,
+    checked: TaxNumber | None = None,
 ) -> Customer:
     """Keep that the tax id was seen to be real and theirs at `now`, or that it is not.
 
-    Locks: the customer. Emits: customer.updated. Raises: CustomerNotFound; Invalid without a tax
-    id.
+    `checked` is what was looked at: a check says nothing about any other number. Locks: the
+    customer. Emits: customer.updated. Raises: CustomerNotFound; Invalid without a tax id; Conflict
+    when the customer has another one, or is in another country, by now.
     """
     locked = store.lock_customer(tx, customer_id)
     if locked is None:
         raise CustomerNotFound
     known = personal(tx, keyring, customer_id)
+    if checked is not None and checked != (locked.country, known.tax_id):
+        raise TaxNumberChanged
     if verified and known.tax_id is None:
         detail = "the customer has no tax id; write it first: convergio customer update --tax-id"
         raise Invalid(detail, code="no_tax_id", field="tax_id")

@@ -26,3 +26,17 @@ class CustomerNotFound(NotFound):
             "there is no such customer; make it with: convergio customer create KEY",
             field="customer",
         )
+
+
+class TaxNumberChanged(Conflict):
+    """What was checked is not what the customer has any more."""
+
+    code = "tax_number_changed"
+
+    def __init__(self) -> None:
+        """Say that it has to be checked again."""
+        super().__init__(
+            "the tax id or the country changed while it was being checked, so nothing is verified;"
+            " look at the customer and check again: convergio tax verify",
+            field="tax_id",
+        )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, TypedDict
+from typing import Literal, NamedTuple, TypedDict
 from uuid import UUID
 
 # Why the seller charges a customer no tax, whatever they buy.
@@ -27,6 +27,13 @@ class Customer:
     tax_exempt: TaxExempt | None = None
     tax_exempt_reason: str | None = None
     tax_id_verified_at: datetime | None = None
+
+
+class TaxNumber(NamedTuple):
+    """A number, in the country whose it is taken to be: what a check of it looks at."""
+
+    country: str | None
+    number: str | None
 
 
 class Details(TypedDict, total=False):

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from typing import Any, Final, cast, get_args
 from uuid import UUID
 
+from convergio.customers.countries import check_country
 from convergio.customers.model import Customer, Details, Personal, TaxExempt
 from convergio.infra.ids import parse_typeid, typeid
 from convergio.kernel.errors import Invalid
@@ -15,7 +16,6 @@ from convergio.kernel.text import check_text, check_words, clean
 ID_PREFIX: Final = "cus"
 ADDRESS_SIZE_MAX: Final = 500
 _EMAIL: Final = re.compile(r"[^@\s]+@[^@\s]+")
-_COUNTRY: Final = re.compile(r"[A-Z]{2}", re.ASCII)
 _LOCALE: Final = re.compile(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,3}", re.ASCII)
 
 _SDI_CODE: Final = re.compile(r"[A-Z0-9]{7}", re.ASCII)
@@ -65,10 +65,13 @@ def personal_of(details: Details, before: Personal = _NOBODY) -> Personal:
 
 
 def account_of(before: Customer, details: Details) -> Customer:
-    """Return an account with what is named changed. Raises: Invalid."""
+    """Return an account with what is named changed. Raises: Invalid.
+
+    A country that is not named stays, also one that was written before its code was looked at.
+    """
     country = details.get("country", before.country)
     locale = details.get("locale", before.locale)
-    check_account(currency=before.currency, country=country, locale=locale)
+    check_account(currency=before.currency, country=details.get("country"), locale=locale)
     tax_exempt = before.tax_exempt
     reason = details.get("tax_exempt_reason", before.tax_exempt_reason)
     if "tax_exempt" in details:
@@ -95,11 +98,10 @@ def check_exempt(text: str | None) -> TaxExempt | None:
 
 
 def check_account(*, currency: str, country: str | None, locale: str) -> None:
-    """Refuse an unknown currency, and a country or locale that is not written as one."""
+    """Refuse an unknown currency or country, and a locale that is not written as one."""
     exponent(currency)
-    if country is not None and _COUNTRY.fullmatch(country) is None:
-        detail = "write the two capital letters of ISO 3166-1, such as IT"
-        raise Invalid(detail, code="bad_country", field="country")
+    if country is not None:
+        check_country(country)
     if _LOCALE.fullmatch(locale) is None:
         detail = "write a language tag (BCP 47), such as en or pt-BR"
         raise Invalid(detail, code="bad_locale", field="locale")

@@ -2,8 +2,10 @@
 
 Claim and record are one transaction each and the gateway is called between them, so a crash at
 any point leaves either nothing or an attempt under our own key, which `reconcile` asks about.
-Locks are taken in the order of docs/adr/0018: subscription, invoice, the customer's collections,
-attempt. A claim or record that met another transaction is done again; the call in between never.
+An attempt begins when it is claimed, however long the pass has lasted by then: how long its call
+takes is counted from there. Locks are taken in the order of docs/adr/0018: subscription, invoice,
+the customer's collections, attempt. A claim or record that met another transaction is done again;
+the call in between never.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,13 +18,14 @@ from convergio.billing import actions as billing
 from convergio.billing import terms
 from convergio.billing.model import CollectionMethod, Invoice
 from convergio.infra import outbox
+from convergio.infra.clock import Clock
 from convergio.infra.db import Database, Tx
 from convergio.infra.ids import new_id, typeid
 from convergio.kernel.errors import OutcomeUnknown, Unavailable, require
 from convergio.kernel.money import Money
 from convergio.ledger import actions as ledger
 from convergio.ledger.model import Account, Kind, Transfer
-from convergio.payments import errors, rules, store
+from convergio.payments import errors, following, rules, store
 from convergio.payments.gateways.protocol import (
     ChargeRequest,
     ChargeResult,
@@ -33,7 +36,6 @@ from convergio.payments.gateways.protocol import (
 from convergio.payments.model import (
     DUNNING,
     PENDING,
-    RESTING,
     Attempt,
     AttemptState,
     Collection,
@@ -134,25 +136,29 @@ def collect_due(
     database: Database,
     gateways: Gateways,
     *,
-    now: datetime,
+    clock: Clock,
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> CollectReport:
     """Try to collect every invoice whose time has come; `progress` hears how many are done.
 
-    Opens its own transactions: claim, (call), record, for each invoice. What is refused or
-    unreachable becomes a problem of the report and sinks no other invoice.
+    What is due is due when the pass begins; each attempt is made at the clock's instant of its
+    claim. Opens its own transactions: claim, (call), record, for each invoice. What is refused or
+    unreachable becomes a problem of the report and sinks no other invoice. Whoever waits for an
+    invoice that was settled otherwise since is let in again first.
     Emits: payment.succeeded, payment.declined, payment.requires_action, payment.unknown,
     collection.waiting_for_method, collection.exhausted.
     """
-    following: tuple[UUID, UUID] | None = (_FIRST, _FIRST)
-    while following is not None:
-        begin = partial(open_collections, now=now, after=following)
-        following = database.insist(begin)
-    tally = Tally()
+    now, tally = clock.now(), Tally()
+    page: tuple[UUID, UUID] | None = (_FIRST, _FIRST)
+    while page is not None:
+        page = database.insist(partial(open_collections, now=now, after=page))
+    for customer_id in _settled_since(database):
+        with tally.watching(typeid("cus", customer_id)):
+            database.insist(partial(following.close_settled, customer_id=customer_id, now=now))
     for done, due in enumerate(_due(database, now=now, limit=limit), start=1):
         with tally.watching(typeid("inv", due.invoice_id)):
-            _collect(database, gateways, due, now=now, tally=tally)
+            _collect(database, gateways, due, clock=clock, tally=tally)
         if progress is not None:
             progress(done)
     return tally.report()
@@ -191,6 +197,17 @@ def _due(database: Database, *, now: datetime, limit: int | None) -> Iterator[st
         left = None if left is None else left - len(page)
 
 
+def _settled_since(database: Database) -> Iterator[UUID]:
+    after = _FIRST
+    while True:
+        with database.transaction() as tx:
+            page = store.page_settled(tx, after=after, size=_PAGE)
+        yield from page
+        if len(page) < _PAGE:
+            return
+        after = page[-1]
+
+
 def _pending(database: Database, *, before: datetime) -> Iterator[Attempt]:
     after = (_FIRST, _FIRST)
     while True:
@@ -203,29 +220,30 @@ def _pending(database: Database, *, before: datetime) -> Iterator[Attempt]:
 
 
 def _collect(
-    database: Database, gateways: Gateways, due: store.DueRow, *, now: datetime, tally: Tally
+    database: Database, gateways: Gateways, due: store.DueRow, *, clock: Clock, tally: Tally
 ) -> None:
-    claim = database.insist(partial(_claim, due=due, gateways=gateways, now=now))
+    claim = database.insist(partial(_claim, due=due, gateways=gateways, clock=clock))
     if isinstance(claim, Collection):
         tally.rest(claim)
     elif claim is not None:
         attempt, request = claim
         result = _charge(gateways[attempt.gateway], request)
-        _settle(database, attempt, result, now=now, tally=tally)
+        _settle(database, attempt, result, now=clock.now(), tally=tally)
 
 
 def _claim(
-    tx: Tx, due: store.DueRow, gateways: Gateways, *, now: datetime
+    tx: Tx, due: store.DueRow, gateways: Gateways, *, clock: Clock
 ) -> tuple[Attempt, ChargeRequest] | Collection | None:
     """Write down the intent to charge, or that the collection rests; None when it is not due.
 
+    The clock is asked once everything is locked, so that the wait for it is none of the attempt's.
     Locks: subscription, invoice, collections. The commit of this transaction is what makes the
     call ours.
     """
     subscriptions.hold(tx, due.customer_id)
     invoice = billing.lock_invoice(tx, due.customer_id, due.invoice_id)
     found = {one.invoice_id: one for one in store.lock_collections(tx, due.customer_id)}
-    collection = found[due.invoice_id]
+    collection, now = found[due.invoice_id], clock.now()
     if not rules.is_due(collection, now=now):
         return None
     owed = rules.owed(invoice)
@@ -233,7 +251,7 @@ def _claim(
     if owed.minor == 0 or method is None:
         resting = rules.rested(collection, invoice, now=now, schedule=DUNNING)
         store.save_collection(tx, resting)
-        _follow(tx, found, resting, now=now)
+        following.follow(tx, found, resting, now=now)
         return resting
     if method.gateway not in gateways:
         raise errors.unknown_gateway(method.gateway)
@@ -333,23 +351,29 @@ def _record(
 ) -> tuple[Attempt, Collection] | None:
     """Record what became of an attempt; None when someone else has recorded it already.
 
-    Locks: subscription, invoice, collections, attempt.
+    One that was dropped has an answer all the same if its call was on its way: what it took is
+    booked, and while nobody knows it is pending again. Locks: subscription, invoice, collections,
+    attempt. Raises: Conflict when another attempt is pending by then.
     """
     subscriptions.hold(tx, attempt.customer_id)
     invoice = billing.lock_invoice(tx, attempt.customer_id, attempt.invoice_id)
     found = {one.invoice_id: one for one in store.lock_collections(tx, attempt.customer_id)}
     current = store.lock_attempt(tx, attempt.customer_id, attempt.attempt_id)
     require(current is not None, "an attempt is gone")
-    if current is None or current.state not in PENDING:
+    awaited = None if current is None else rules.awaited(current, result)
+    if awaited is None:
         return None
     collection = found[attempt.invoice_id]
-    after = rules.unanswered(current) if result is None else rules.settled(current, result, now=now)
+    after = rules.unanswered(awaited) if result is None else rules.settled(awaited, result, now=now)
     if result is not None:
         collection = rules.answered(collection, result, now=now, schedule=DUNNING)
         if not isinstance(result, Succeeded) and not rules.owed(invoice).minor:
             collection = rules.closed(collection, invoice.status)  # a transfer or a credit paid it
     if after == current:
         return after, collection
+    if awaited != current and after.state in PENDING:
+        _refuse_beside(tx, after)
+        collection = rules.held(collection)
     store.save_attempt(tx, after)
     store.save_collection(tx, collection)
     if isinstance(result, Succeeded):
@@ -357,8 +381,15 @@ def _record(
     if isinstance(result, Declined) and result.hard:
         store.refuse_method(tx, after.customer_id, after.payment_method_id, refused_at=now)
     _tell(tx, after, now=now)
-    _follow(tx, found, collection, now=now)
+    following.follow(tx, found, collection, now=now)
     return after, collection
+
+
+def _refuse_beside(tx: Tx, attempt: Attempt) -> None:
+    """Refuse to have two attempts pending for one invoice. Raises: Conflict."""
+    for one in store.list_attempts(tx, attempt.customer_id):
+        if one.invoice_id == attempt.invoice_id and one.state in PENDING:
+            raise errors.called_beside(_key(attempt), attempt.gateway)
 
 
 def _book(tx: Tx, attempt: Attempt, result: Succeeded, *, now: datetime) -> None:
@@ -388,41 +419,6 @@ def _book(tx: Tx, attempt: Attempt, result: Succeeded, *, now: datetime) -> None
         amount=amount,
         now=now,
     )
-
-
-def _follow(
-    tx: Tx, found: Mapping[UUID, Collection], collection: Collection, *, now: datetime
-) -> None:
-    """Let the subscription's status follow from the customer's collections, and say what rests."""
-    customer_id = collection.customer_id
-    current = subscriptions.live_status(tx, [customer_id]).get(customer_id)
-    if current is not None:
-        every = {**found, collection.invoice_id: collection}.values()
-        status = rules.standing(current, every)
-        subscriptions.set_status(tx, customer_id=customer_id, status=status, now=now)
-    if collection.state in RESTING:
-        outbox.emit(
-            tx,
-            f"collection.{collection.state}",
-            customer_id=customer_id,
-            subject=collection.invoice_id,
-            now=now,
-        )
-
-
-def settled_elsewhere(tx: Tx, invoice: Invoice, *, now: datetime) -> None:
-    """Let the collection of an invoice follow money that came outside of a gateway.
-
-    The caller has locked the customer's subscription and the invoice. Locks: the collections.
-    """
-    found = {one.invoice_id: one for one in store.lock_collections(tx, invoice.customer_id)}
-    collection = found.get(invoice.invoice_id)
-    if collection is None:
-        return
-    after = rules.settled_elsewhere(collection, invoice)
-    if after != collection:
-        store.save_collection(tx, after)
-        _follow(tx, found, after, now=now)
 
 
 def _tell(tx: Tx, attempt: Attempt, *, now: datetime) -> None:

@@ -32,6 +32,16 @@ def bad_receipt(field: str, mend: str) -> Invalid:
     return Invalid(mend, code=f"bad_{field}", field=field)
 
 
+def called_beside(key: str, gateway: str) -> Conflict:
+    """Say that the gateway was called for an attempt that another one has taken the place of."""
+    detail = (
+        f"{key} was dropped and called all the same, without a final answer, while another attempt"
+        f" is under way; look at {gateway[:60]} for what became of this key, and give back what"
+        " was taken twice"
+    )
+    return Conflict(detail, code="called_beside", field="gateway")
+
+
 def other_receipt(reference: str) -> Conflict:
     """Refuse a second meaning of one reference."""
     detail = f"the reference '{reference[:60]}' was entered with other details; look it up first"

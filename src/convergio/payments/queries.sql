@@ -48,6 +48,15 @@ SELECT i.customer_id, i.invoice_id, 'due', :next_at
 FROM unnest(:customer_ids::uuid[], :invoice_ids::uuid[]) AS i (customer_id, invoice_id)
 ON CONFLICT (customer_id, invoice_id) DO NOTHING;
 
+-- name: page_settled
+-- The next customers of whom a collection came to its end and whose invoice was settled since.
+SELECT DISTINCT c.customer_id
+FROM collection AS c
+JOIN invoice AS i ON i.customer_id = c.customer_id AND i.invoice_id = c.invoice_id
+WHERE c.state = 'exhausted' AND i.status IN ('paid', 'void') AND c.customer_id > :after::uuid
+ORDER BY c.customer_id
+LIMIT :size;
+
 -- name: list_due
 -- Collections whose time has come, a page in the order of customer and invoice.
 SELECT customer_id, invoice_id

@@ -20,7 +20,7 @@ from convergio.infra.ids import new_id, typeid
 from convergio.kernel.money import Money
 from convergio.ledger import actions as ledger
 from convergio.ledger.model import Account, Kind, Transfer
-from convergio.payments import actions, errors, rules, store
+from convergio.payments import errors, following, rules, store
 from convergio.payments.model import Receipt, ReceiptMethod
 from convergio.subscriptions import actions as subscriptions
 
@@ -117,7 +117,7 @@ def _spread(tx: Tx, receipt: Receipt, meant: Sequence[Invoice], *, now: datetime
         paid = billing.apply_payment(
             tx, customer_id=receipt.customer_id, invoice_id=invoice_id, amount=part, now=now
         )
-        actions.settled_elsewhere(tx, paid, now=now)
+        following.settled_elsewhere(tx, paid, now=now)
     if left.minor:
         _post(tx, receipt, Account.CUSTOMER_CREDIT, left, now=now)
 

@@ -26,6 +26,7 @@ from convergio.payments.gateways.protocol import (
     Succeeded,
 )
 from convergio.payments.model import (
+    PENDING,
     RESTING,
     TRANSITIONS,
     Attempt,
@@ -39,6 +40,8 @@ from convergio.subscriptions.model import Status
 
 _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _BRAND_SIZE_MAX: Final = 60
+_NOT_CHARGED: Final = "not_charged"
+_SETTLED: Final = frozenset({InvoiceStatus.PAID, InvoiceStatus.VOID})
 _REFERENCE_SIZE_MAX: Final = 140  # of a SEPA transfer
 EARLIEST_RECEIPT: Final = date(2000, 1, 1)
 _LAST_FOUR: Final = re.compile(r"[0-9]{4}")
@@ -239,8 +242,27 @@ def intent(
 def dropped(attempt: Attempt, *, now: datetime) -> Attempt:
     """Return an attempt that never reached the gateway and is not wanted any more."""
     return _moved(
-        replace(attempt, decline_code="not_charged", settled_at=now), AttemptState.DECLINED
+        replace(attempt, decline_code=_NOT_CHARGED, settled_at=now), AttemptState.DECLINED
     )
+
+
+def awaited(attempt: Attempt, result: ChargeResult | None) -> Attempt | None:
+    """Return the attempt as one that this answer, or the lack of one, belongs to.
+
+    None where it has its answer. One that was dropped has none: if its call was on its way all the
+    same, only a no leaves it as it is.
+    """
+    if attempt.state in PENDING:
+        return attempt
+    if attempt.decline_code != _NOT_CHARGED or isinstance(result, Declined):
+        return None
+    return replace(attempt, state=AttemptState.UNKNOWN, decline_code=None, settled_at=None)
+
+
+def held(collection: Collection) -> Collection:
+    """Return the collection without a date, for an attempt is under way after all."""
+    state = CollectionState.DUE if collection.state in RESTING else collection.state
+    return replace(collection, state=state, next_at=None)
 
 
 def check_receipt(amount: Money, reference: str, received_on: date, *, today: date) -> None:
@@ -262,10 +284,9 @@ def payable(invoice: Invoice) -> Money:
 
 
 def settled_elsewhere(collection: Collection, invoice: Invoice) -> Collection:
-    """Return the collection of an invoice that money from elsewhere paid, in part or in whole.
+    """Return the collection of an invoice that something else than a charge may have settled.
 
-    A pending attempt stays what it is: its answer finds the invoice paid.
+    Money from elsewhere, a credit or a void ends it; what was given up is still owed. A pending
+    attempt stays what it is: its answer finds the invoice settled.
     """
-    return (
-        closed(collection, invoice.status) if invoice.status == InvoiceStatus.PAID else collection
-    )
+    return closed(collection, invoice.status) if invoice.status in _SETTLED else collection

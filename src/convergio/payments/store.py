@@ -139,6 +139,12 @@ def insert_collections(tx: Tx, invoices: Sequence[tuple[UUID, UUID]], *, next_at
     )
 
 
+def page_settled(tx: Tx, *, after: UUID, size: int) -> list[UUID]:
+    """Return the next customers of whom something that had come to its end is settled since."""
+    rows = tx.many(_QUERIES["page_settled"], CustomerRow, after=after, size=size)
+    return [row.customer_id for row in rows]
+
+
 def list_due(tx: Tx, *, now: datetime, after: tuple[UUID, UUID], size: int) -> list[DueRow]:
     """Return the next collections whose time has come."""
     customer_id, invoice_id = after

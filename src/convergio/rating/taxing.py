@@ -160,7 +160,8 @@ class TaxBook:
 
         Two items that do not contradict each other are enough, and where any item contradicts the
         account, its country needs a second one and more than any other country has (Implementing
-        Regulation 282/2011, articles 24b(d) and 24f).
+        Regulation 282/2011, articles 24b(d) and 24f). The reason names no place: it is kept and
+        logged in plain.
         """
         if place.is_verified or (not place.evidence and self.evidence_min == 1):
             return None
@@ -172,15 +173,15 @@ class TaxBook:
             return None
         if others and counts[country] > max(1, *others):
             return None
-        seen = ", ".join(f"{kind} {where}" for kind, where in place.evidence)
         if not others:
             return Unknown(
-                f"one more piece of evidence must say that the customer is in {country};"
+                "one more piece of evidence must say what the account's country does;"
                 " record it with `convergio tax locate`"
             )
         return Unknown(
-            f"the account says {country}, and the evidence {seen}; correct the country or record"
-            " what settles it with `convergio tax locate`"
+            "the evidence of the customer's place contradicts the account's country; see"
+            " `convergio tax evidence CUSTOMER`, and correct the country or record what settles it"
+            " with `convergio tax locate`"
         )
 
     def _abroad(self, place: Place, country: str, category: str, day: date) -> Taxed | Unknown:

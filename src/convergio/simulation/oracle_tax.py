@@ -53,7 +53,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What is known of where a customer is; another number is one that nobody verified."""
+    """What is known of where a customer is; nobody verified another number, or one elsewhere."""
 
     country: str | None = None
     region: str | None = None
@@ -63,12 +63,12 @@ class Place:
 
     def told(self, words: Mapping[str, str]) -> "Place":
         """Hear all of it anew; `said` is what came of looking at the number, if somebody did."""
-        number = words["number"] or None
-        verified = self.verified and number == self.number
+        number, country = words["number"] or None, words["country"] or None
+        verified = self.verified and (number, country) == (self.number, self.country)
         if words["said"]:
             verified = words["said"] == "real"
-        said = (words["country"] or None, words["region"] or None, words["exempt"] or None)
-        return Place(*said, number, verified)
+        region, exempt = words["region"] or None, words["exempt"] or None
+        return Place(country, region, exempt, number, verified)
 
 
 def file_of(words: Mapping[str, str]) -> File:

@@ -232,7 +232,7 @@ class Stage:
         """Charge what is due, and tell what the gateway captured."""
         product, now = self._product, self._clock.now()
         report = patiently(
-            lambda: payments.collect_due(product.database, product.gateways, now=now)
+            lambda: payments.collect_due(product.database, product.gateways, clock=self._clock)
         )
         if self._chance:  # an attempt whose answer was undone is asked about at once
             patiently(

@@ -338,7 +338,7 @@ class World:
         self.tally.problems += [
             f"{typeid('cus', one.customer_id)}: {one.reason}" for one in report.problems
         ]
-        collected = payments.collect_due(product.database, product.gateways, now=now)
+        collected = payments.collect_due(product.database, product.gateways, clock=self._clock)
         self.tally.problems += collected.problems
         for state in ("succeeded", "declined", "requires_action", "unknown"):
             self.tally.payments[state] += getattr(collected, state)

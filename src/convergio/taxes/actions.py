@@ -8,7 +8,7 @@ from uuid import UUID
 
 from convergio.crypto.actions import Keyring
 from convergio.customers import actions as customers
-from convergio.customers.model import Customer
+from convergio.customers.model import Customer, TaxNumber
 from convergio.infra import outbox, strict_yaml
 from convergio.infra.db import Tx
 from convergio.infra.ids import new_id
@@ -126,8 +126,10 @@ def verify_number(
     """Note that somebody saw that a customer's tax number is real, unless its form is wrong.
 
     The check is kept either way; a number that cannot be one is not verified, whatever the
-    evidence, and its customer is charged tax (RULES 13). Locks: the customer. Emits:
-    customer.updated. Raises: Invalid, NotFound; Conflict without a number or a country.
+    evidence, and its customer is charged tax (RULES 13). The check holds for what was looked at:
+    it is refused when the number or the country is another one by its end. Locks: the customer.
+    Emits: customer.updated. Raises: Invalid, NotFound; Conflict without a number or a country, or
+    when either changed meanwhile.
     """
     evidence = rules.check_evidence(evidence)
     account = customers.get(tx, customer_id)
@@ -142,7 +144,10 @@ def verify_number(
         found.is_valid, evidence, now,
     )  # fmt: skip
     store.insert_check(tx, check)
-    customers.set_tax_id_verified(tx, keyring, customer_id, verified=found.is_valid, now=now)
+    checked = TaxNumber(account.country, number)
+    customers.set_tax_id_verified(
+        tx, keyring, customer_id, verified=found.is_valid, now=now, checked=checked
+    )
     return check
 
 

@@ -15,11 +15,6 @@ def other_home(country: str, home: str) -> Invalid:
     return Invalid(f"{detail}; correct one of them", code="other_home", field="seller")
 
 
-def other_code(code: str, right: str, field: str) -> Invalid:
-    """Say which code of a country is the standard's."""
-    return Invalid(f"write {right}, the ISO 3166-1 code, and not {code}", field=field)
-
-
 def bad_day(text: str, field: str) -> Invalid:
     """Say that a day is none of the calendar's."""
     return Invalid(f"'{text}' is not a day; write one such as 2025-01-01", field=field)
@@ -83,12 +78,6 @@ def not_euros() -> Invalid:
     return Invalid(detail, code="not_euros", field="currency")
 
 
-def bad_country() -> Invalid:
-    """Say how a country is written."""
-    detail = "write the two capital letters of ISO 3166-1, such as IT"
-    return Invalid(detail, code="bad_country", field="country")
-
-
 def not_rates(why: str) -> Invalid:
     """Say which files hold reference rates."""
     detail = f"this is no file of the ECB's reference rates: {why}; take eurofxref-hist.csv"
@@ -108,6 +97,15 @@ def rates_too_large(size_max: int) -> Invalid:
 def bad_rate_line(number: int, why: str) -> Invalid:
     """Say which line of a file of rates cannot be read."""
     return Invalid(f"line {number}: {why}", code="bad_rate_line", field="file")
+
+
+def two_rates(currency: str, day: str, before: str, after: str) -> Invalid:
+    """Say that a file contradicts itself."""
+    detail = (
+        f"{currency.upper()} has two rates on {day}, {before} and {after};"
+        " take the file from the bank again, or keep the right one of them"
+    )
+    return Invalid(detail, code="two_rates", field="file")
 
 
 def other_rate(currency: str, day: str, before: str, after: str) -> Conflict:

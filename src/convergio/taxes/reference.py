@@ -30,6 +30,7 @@ _ONE: Final = Decimal(1)
 _DECIMALS_MAX: Final = 10
 _RATE_BOUND: Final = 10**9
 _SATURDAY: Final = 5
+_HEAD: Final = 1  # the line of a CSV that names the currencies
 _CLOSED: Final = frozenset({(1, 1), (5, 1), (12, 25), (12, 26)})
 
 
@@ -126,6 +127,18 @@ def read(source: bytes) -> list[ReferenceRate]:
     return rates
 
 
+def once_each(rates: Iterable[ReferenceRate]) -> list[ReferenceRate]:
+    """Return rates with what is said again left out. Raises: Invalid where one says otherwise."""
+    found: dict[tuple[str, date], ReferenceRate] = {}
+    for one in rates:
+        known = found.setdefault((one.currency, one.day), one)
+        if known.rate != one.rate:
+            raise errors.two_rates(
+                one.currency, one.day.isoformat(), f"{known.rate:f}", f"{one.rate:f}"
+            )
+    return list(found.values())
+
+
 def _text(source: bytes) -> str:
     try:
         return source.decode("utf-8-sig")
@@ -142,7 +155,7 @@ def _csv(text: str) -> Iterator[ReferenceRate]:
     head = [cell.strip() for cell in next(rows, [])]
     if not head or head[0] != "Date":
         raise errors.not_rates("line 1 must begin with Date, as in eurofxref-hist.csv")
-    for number, row in enumerate(rows, 2):
+    for number, row in enumerate(rows, _HEAD + 1):
         cells = [cell.strip() for cell in row]
         if not any(cells):
             continue
@@ -151,7 +164,7 @@ def _csv(text: str) -> Iterator[ReferenceRate]:
         day = _day(cells[0], number)
         for code, cell in zip(head[1:], cells[1:], strict=True):
             if code and cell not in {"", "N/A"}:
-                yield _rate(code, day, cell, number)
+                yield ReferenceRate(_currency(code, _HEAD), day, _rate(cell, number))
 
 
 def _rows(text: str) -> Iterator[list[str]]:
@@ -171,7 +184,13 @@ def _day(text: str, number: int) -> date:
     raise errors.bad_rate_line(number, f"'{text[:20]}' is not a day")
 
 
-def _rate(code: str, day: date, text: str, number: int) -> ReferenceRate:
+def _currency(code: str, number: int) -> str:
+    if not (len(code) == len("USD") and code.isascii() and code.isalpha() and code.isupper()):
+        raise errors.bad_rate_line(number, f"'{code[:20]}' is no currency")
+    return code.lower()
+
+
+def _rate(text: str, number: int) -> Decimal:
     try:
         rate = parse_rate(text)
     except Invalid:
@@ -179,9 +198,7 @@ def _rate(code: str, day: date, text: str, number: int) -> ReferenceRate:
     places = rate.as_tuple().exponent
     if not 0 < rate < _RATE_BOUND or (isinstance(places, int) and -places > _DECIMALS_MAX):
         raise errors.bad_rate_line(number, f"'{text[:20]}' is not a rate above zero")
-    if not (len(code) == len("USD") and code.isascii() and code.isalpha() and code.isupper()):
-        raise errors.bad_rate_line(min(number, 1), f"'{code[:20]}' is no currency")
-    return ReferenceRate(code.lower(), day, rate)
+    return rate
 
 
 def _xml(source: bytes) -> Iterator[ReferenceRate]:
@@ -197,8 +214,9 @@ def _xml(source: bytes) -> Iterator[ReferenceRate]:
         if "currency" in attributes:
             if not day:
                 raise errors.bad_rate_line(line, "a rate stands before its day")
-            text = attributes.get("rate", "")
-            found.append(_rate(attributes["currency"], day[0], text, line))
+            code = _currency(attributes["currency"], line)
+            rate = _rate(attributes.get("rate", ""), line)
+            found.append(ReferenceRate(code, day[0], rate))
 
     def refuse(*_: object) -> None:
         raise errors.not_rates("it declares a document type, which the bank's files never do")

@@ -6,10 +6,11 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Final
 
+from convergio.customers.countries import check_country, refuse_code_of_tax_forms
 from convergio.kernel.errors import Invalid
 from convergio.kernel.money import exponent, parse_rate
 from convergio.kernel.periods import instant_text
-from convergio.kernel.text import check_text, check_words
+from convergio.kernel.text import check_text, check_words, refuse_card_number
 from convergio.rating.taxing import ZERO, Rate, Registration, TaxBook
 from convergio.taxes import errors
 from convergio.taxes.model import EVER, Evidence, RateLine, RegistrationLine, TaxFile
@@ -19,13 +20,11 @@ EVIDENCE_SIZE_MAX: Final = 500
 ITALY: Final = "IT"
 _PERCENT_BOUND: Final = 1000
 _DECIMALS_MAX: Final = 6
-# Codes that tax forms use and ISO 3166-1 does not.
-_ISO: Final = {"EL": "GR", "UK": "GB"}
 
 
 def book_of(file: TaxFile) -> TaxBook:
     """Return what the file means. Raises: Invalid naming the field."""
-    _check_country(file.seller, "seller")
+    refuse_code_of_tax_forms(file.seller, field="seller")
     if file.currency is not None:
         exponent(file.currency)
     if file.fatturapa and file.seller != ITALY:
@@ -51,13 +50,13 @@ def book_of(file: TaxFile) -> TaxBook:
 
 
 def _registration(line: RegistrationLine, path: str) -> Registration:
-    _check_country(line.country, f"{path}.country")
+    refuse_code_of_tax_forms(line.country, field=f"{path}.country")
     since, until = _days(line, path)
     return Registration(line.country, line.region or "", since, until)
 
 
 def _rate(line: RateLine, path: str) -> Rate:
-    _check_country(line.country, f"{path}.country")
+    refuse_code_of_tax_forms(line.country, field=f"{path}.country")
     since, until = _days(line, path)
     if line.exempt != (line.percent is None) or (line.exempt and not line.reason):
         raise errors.percent_or_exempt(path)
@@ -68,11 +67,6 @@ def _rate(line: RateLine, path: str) -> Rate:
         line.country, line.region or "", line.category, since, until, percent, line.exempt,
         line.reason,
     )  # fmt: skip
-
-
-def _check_country(code: str, path: str) -> None:
-    if code in _ISO:
-        raise errors.other_code(code, _ISO[code], path)
 
 
 def _days(line: RegistrationLine | RateLine, path: str) -> tuple[date, date | None]:
@@ -118,19 +112,16 @@ def _refuse_overlaps(
 
 
 def check_evidence(text: str) -> str:
-    """Return what was looked at. Raises: Invalid."""
+    """Return what was looked at. Raises: Invalid, also for a card number in it."""
+    refuse_card_number(text, field="evidence")
     if not 1 <= len(text.strip()) <= EVIDENCE_SIZE_MAX or not text.isprintable():
         raise errors.bad_evidence(EVIDENCE_SIZE_MAX)
     return text.strip()
 
 
 def check_place(country: str, note: str | None) -> None:
-    """Refuse a country that is not written as one, and a note that nobody could read."""
-    if len(country) != len(ITALY) or not (country.isascii() and country.isalpha()):
-        raise errors.bad_country()
-    if country != country.upper():
-        raise errors.bad_country()
-    _check_country(country, "country")
+    """Refuse a country that there is not, and a note that nobody could read."""
+    check_country(country)
     if note is not None:
         check_words(note, field="note", size_max=EVIDENCE_SIZE_MAX)
 

@@ -33,10 +33,12 @@ def import_rates(
 ) -> tuple[int, int]:
     """Store the rates of a file; return how many it holds, and how many of them were new.
 
-    Emits: tax.rates_imported when any was. Raises: Invalid naming the line; Conflict for a rate
-    that differs from the stored one, unless it is to be replaced.
+    Emits: tax.rates_imported when any was. Raises: Invalid naming the line, or the day on which a
+    currency has two rates; Conflict for a rate that differs from the stored one, unless it is to be
+    replaced.
     """
-    rates = [one for one in reference.read(source) if since is None or one.day >= since]
+    read = reference.read(source)
+    rates = reference.once_each(one for one in read if since is None or one.day >= since)
     new = 0
     for at in range(0, len(rates), _CHUNK):
         some = rates[at : at + _CHUNK]
