@@ -106,6 +106,10 @@ def test_agreed_prices_over_http(api: Api) -> None:
     assert [one["key"].split("@")[0] for one in made["prices"]] == ["pro_fee", "pro_fee"]
     wrong = api.post("/v1/subscriptions/prices", {"customer": who, "steps": [{"prices": {}}]})
     assert wrong.status_code == 422
+    unit = {"model": "unit", "unit": "1"}
+    of_a_value = {"pro_questions": {"charge": unit, "charges": {"a\0": unit}}}
+    asked = {"customer": who, "steps": [{"prices": of_a_value}]}
+    assert body(api.post("/v1/subscriptions/prices", asked), 422)["code"] != "missing_dimension"
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_who_takes_an_add_on_again_before_it_ends_pays_for_no_day_twice(shop: Bu
     take(shop, "2024-10-01")
     shop.bill("2024-10-02")
     take(shop, "2024-10-10", 0, When.PERIOD_END)
-    with pytest.raises(Invalid, match="different"):
+    with pytest.raises(Invalid, match="that it shall be"):
         take(shop, "2024-10-11", 0, When.PERIOD_END)
     take(shop, "2024-10-16")
     shop.bill("2024-11-02")

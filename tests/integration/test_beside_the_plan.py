@@ -1,20 +1,22 @@
 """Add-ons, setup fees, one-off charges, several currencies, negotiated prices and ramps."""
 
 from datetime import datetime
+from decimal import Decimal
 
 import pytest
 
 from convergio.billing import actions as billing
 from convergio.billing import correcting
 from convergio.catalog import actions as catalog
+from convergio.catalog.model import Quota
 from convergio.customers import actions as customers
 from convergio.infra.db import Database
 from convergio.kernel.errors import Conflict, ConvergioError, Invalid, NotFound
 from convergio.kernel.money import Money
-from convergio.rating.model import Flat, Unit
+from convergio.rating.model import Flat, Seat, Unit
 from convergio.subscriptions import actions as subscriptions
 from convergio.subscriptions import adding, changes, negotiating, repricing
-from convergio.subscriptions.model import Subscription, Trial, When
+from convergio.subscriptions.model import Subscription, Trial, TrialPolicy, When
 from tests.fakes.business import Business, at
 
 CATALOG = b"""
@@ -331,6 +333,54 @@ def test_a_price_that_the_plan_lacks_is_named(shop: Business) -> None:
         agree(shop, "2024-12-01", step)
 
 
+VALUES = b"""
+currency: usd
+events: [{type: ai.request}]
+meters:
+  - {key: tokens, name: Tokens, event: ai.request, value: tokens, default: 1, group_by: [model]}
+  - {key: users, name: Users, event: ai.request, aggregation: unique_count, value: user}
+plans:
+  - key: pro
+    name: Pro
+    prices:
+      - {key: fee, name: Fee, charge: {model: flat, amount: 10}}
+      - {key: tokens, name: Tokens, meter: tokens, charge: {model: unit, unit: 1}, by: model,
+         charges: {large: {model: unit, unit: 2}}}
+      - {key: users, name: Users, meter: users, charge: {model: unit, unit: 1}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "terms", "refusal"),
+    [
+        ("tokens", negotiating.Terms(Unit(unit="1"), None, {"large": Flat(amount="5")}),
+         ("mixed_models", "charges.large.model")),
+        ("tokens", negotiating.Terms(Unit(unit="1"), None, {"large": Seat(unit="5")}),
+         ("mixed_models", "charges.large.model")),
+        ("users", negotiating.Terms(Unit(unit="1"), Quota(Decimal(5), hard=True)),
+         ("unenforceable_quota", "quota.hard")),
+        ("fee", negotiating.Terms(Unit(unit="1", included="1", included_per_seat=True)),
+         ("seats_without_meter", "charge.included_per_seat")),
+        ("tokens", negotiating.Terms(Seat(unit="1")), ("seat_with_meter", "charge")),
+    ],
+)  # fmt: skip
+def test_nothing_is_agreed_that_the_catalog_would_refuse(
+    database: Database, now: datetime, key: str, terms: negotiating.Terms, refusal: tuple[str, str]
+) -> None:
+    shop = Business(database, now, VALUES)
+    shop.subscribe(shop.customer("acme"), "pro", "2024-12-01")
+    with pytest.raises(Invalid) as refused:
+        agree(shop, "2024-12-02", negotiating.Step(None, {key: terms}))
+    assert (refused.value.code, refused.value.field) == refusal
+
+
+def test_a_soft_limit_of_distinct_values_can_be_agreed(database: Database, now: datetime) -> None:
+    shop = Business(database, now, VALUES)
+    shop.subscribe(shop.customer("acme"), "pro", "2024-12-01")
+    soft = negotiating.Terms(Unit(unit="1"), Quota(Decimal(5), hard=False))
+    agree(shop, "2024-12-02", negotiating.Step(None, {"users": soft}))
+
+
 def new_version(shop: Business) -> None:
     """Sell the fee of Solo for 12 from now on."""
     wanted = CATALOG.replace(b"{key: fee, name: Fee, charge: {model: flat, amount: 10},",
@@ -340,10 +390,19 @@ def new_version(shop: Business) -> None:
         catalog.apply(tx, wanted, now=at("2024-12-15"))
 
 
-def migrate(shop: Business, since: str, version: int = 2) -> repricing.Moved:
+def migrate(
+    shop: Business, since: str, version: int = 2, key: str = "fee",
+    can_pay: subscriptions.CanPay | None = None,
+) -> repricing.Moved:  # fmt: skip
     return repricing.migrate(
-        shop.database, price_key="fee", version=version, since=at(since), now=at("2024-12-15")
-    )
+        shop.database, price_key=key, version=version, since=at(since), now=at("2024-12-15"),
+        can_pay=can_pay,
+    )  # fmt: skip
+
+
+def sell(shop: Business, source: bytes) -> None:
+    with shop.database.transaction() as tx:
+        catalog.apply(tx, source, now=at("2024-12-15"))
 
 
 def test_a_new_version_moves_nobody_until_it_is_asked_to_and_then_at_a_boundary(
@@ -406,3 +465,149 @@ def test_a_change_to_an_older_version_that_is_still_to_come_is_named(shop: Busin
 def test_a_version_that_does_not_exist_is_refused(shop: Business) -> None:
     with pytest.raises(NotFound, match="no version 9"):
         migrate(shop, "2025-01-01", version=9)
+
+
+def test_a_version_that_no_plan_sells_any_more_is_refused(shop: Business) -> None:
+    acme, other = shop.customer("acme"), shop.customer("other")
+    shop.subscribe(acme, "solo", "2024-12-01")
+    new_version(shop)
+    shop.subscribe(other, "solo", "2024-12-15")  # so that version 2 is kept
+    newest = b"{key: fee, version: 3, name: Fee, charge: {model: flat, amount: 13},"
+    sell(shop, CATALOG.replace(b"{key: fee, name: Fee, charge: {model: flat, amount: 10},", newest))
+    with pytest.raises(Invalid, match="no plan sells version 2"):
+        migrate(shop, "2025-01-01")
+    assert migrate(shop, "2025-01-01", version=3) == repricing.Moved(changing=2)
+
+
+SOLO = """
+currency: usd
+events: [{type: ai.request}]
+meters:
+  - {key: asked, name: Asked, event: ai.request, value: quantity, default: 1}
+  - {key: drawn, name: Drawn, event: ai.request, value: quantity, default: 1}
+plans: [{key: solo, name: Solo, prices: [%s]}]
+"""
+FEE = "{key: fee, name: Fee, charge: {model: flat, amount: 10}}"
+ASKED = "{key: asked, name: Asked, meter: asked, charge: {model: unit, unit: 0.10}}"
+DRAWN = "{key: drawn, name: Drawn, meter: drawn, charge: {model: unit, unit: 0.10}}"
+
+
+def sold(*prices: str) -> bytes:
+    return (SOLO % ", ".join(prices)).encode()
+
+
+@pytest.mark.parametrize(
+    ("key", "then", "why"),
+    [
+        ("fee", FEE.replace("name", "version: 2, currency: eur, name"), "priced in eur"),
+        ("asked", ASKED.replace("meter: asked", "version: 2, meter: drawn"), "the same meter"),
+    ],
+)
+def test_who_could_not_be_sold_the_new_version_is_left_and_named(
+    database: Database, now: datetime, key: str, then: str, why: str
+) -> None:
+    shop = Business(database, now, sold(FEE, ASKED, DRAWN))
+    acme = shop.customer("acme")
+    shop.subscribe(acme, "solo", "2024-12-01")
+    sell(shop, sold(then))
+    moved = migrate(shop, "2025-01-01", key=key)
+    assert (moved.changing, list(moved.left)) == (0, [acme])
+    assert why in moved.left[acme]
+    assert shop.bill("2025-02-02").problems == []
+    assert {one.currency for one in shop.invoices()} == {"usd"}
+
+
+def sold_each(interval: str, amount: int, *, version: int = 1) -> bytes:
+    """The catalog with the fee of Duo asked each interval."""
+    line = b"{key: duo_fee, name: Fee, charge: {model: flat, amount: 31}}"
+    fee = f"{{key: duo_fee, version: {version}, name: Fee, interval: {interval}, "
+    assert line in CATALOG
+    return CATALOG.replace(line, f"{fee}charge: {{model: flat, amount: {amount}}}}}".encode())
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "fees"),
+    [
+        ("year", "month", [12_000, 1_200, 1_200]),
+        ("month", "quarter", [12_000] * 12 + [1_200]),
+        ("day", "week", None),
+    ],
+)
+def test_a_version_of_another_interval_waits_for_a_boundary_of_both(
+    database: Database, now: datetime, was: str, becomes: str, fees: list[int] | None
+) -> None:
+    shop = Business(database, now, sold_each(was, 120))
+    shop.subscribe(shop.customer("acme"), "duo", "2024-02-10")
+    shop.bill("2024-12-15")
+    sell(shop, sold_each(becomes, 12, version=2))
+    assert migrate(shop, "2024-12-15", key="duo_fee").changing == 1
+    shop.bill("2025-03-12", now=at("2025-03-12"))
+    asked = [amount for name, amount in billed(shop) if name == "Fee"]
+    assert set(asked) == {12_000, 1_200}
+    assert fees is None or asked == fees
+    with shop.database.transaction() as tx:
+        assert correcting.notes(tx, customer_id=customers.find(tx, "acme").customer_id) == []
+    assert shop.verify() == []
+
+
+def test_weeks_and_months_never_meet_so_nobody_is_moved_between_them(
+    database: Database, now: datetime
+) -> None:
+    shop = Business(database, now, sold_each("week", 10))
+    acme = shop.customer("acme")
+    shop.subscribe(acme, "duo", "2024-11-10")
+    sell(shop, sold_each("month", 40, version=2))
+    moved = migrate(shop, "2025-01-01", key="duo_fee")
+    assert (moved.changing, list(moved.left)) == (0, [acme])
+    assert "no boundary in common" in moved.left[acme]
+
+
+def test_who_has_an_older_version_of_an_add_on_is_named(shop: Business) -> None:
+    acme = shop.customer("acme")
+    shop.subscribe(acme, "solo", "2024-12-01")
+    take(shop, "2024-12-01")
+    old = b"{key: support, name: Support, charge: {model: seat, unit: 3.10},"
+    sell(shop, CATALOG.replace(old, old.replace(b"support,", b"support, version: 2,", 1)))
+    moved = migrate(shop, "2025-01-01", key="support")
+    assert (moved.changing, list(moved.left)) == (0, [acme])
+    assert "take it anew" in moved.left[acme]
+
+
+@pytest.mark.parametrize("is_back", [False, True])
+def test_who_is_paused_is_named_and_moves_once_they_are_back(shop: Business, is_back: bool) -> None:
+    acme = shop.customer("acme")
+    shop.subscribe(acme, "solo", "2024-12-01")
+    with shop.database.transaction() as tx:
+        changes.pause(tx, customer_id=acme, now=at("2024-12-05"))
+        if is_back:
+            changes.resume(tx, customer_id=acme, now=at("2024-12-06"))
+    new_version(shop)
+    moved = migrate(shop, "2025-01-01")
+    assert (moved.changing, list(moved.left)) == ((1, []) if is_back else (0, [acme]))
+    assert is_back or "resume it first" in moved.left[acme]
+
+
+def test_who_was_paused_with_an_older_version_and_has_none_now_is_not_named(shop: Business) -> None:
+    acme = shop.customer("acme")
+    shop.subscribe(acme, "solo", "2024-12-01")
+    with shop.database.transaction() as tx:
+        changes.pause(tx, customer_id=acme, now=at("2024-12-05"))
+        changes.resume(tx, customer_id=acme, now=at("2024-12-06"))
+        changes.change(tx, customer_id=acme, plan_key="duo", when=When.NOW, now=at("2024-12-07"))
+        changes.pause(tx, customer_id=acme, now=at("2024-12-08"))
+    new_version(shop)
+    assert migrate(shop, "2025-01-01") == repricing.Moved()
+
+
+@pytest.mark.parametrize("can", [True, False])
+def test_a_trial_that_is_over_is_decided_before_a_migration(shop: Business, can: bool) -> None:
+    acme = shop.customer("acme")
+    with shop.database.transaction() as tx:
+        subscriptions.create(
+            tx, customer_id=acme, plan_key="solo", start=at("2024-11-20"), now=shop.now,
+            trial=Trial(14, TrialPolicy.PAUSE),
+        )  # fmt: skip
+    new_version(shop)
+    moved = migrate(shop, "2025-01-01", can_pay=lambda _, ids: ids if can else ())
+    assert (moved.changing, list(moved.left)) == ((1, []) if can else (0, [acme]))
+    assert can or "resume it first" in moved.left[acme]

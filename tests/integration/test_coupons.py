@@ -220,6 +220,18 @@ def test_a_credit_of_a_free_month_is_a_line_of_nothing_on_a_paid_invoice(shop: B
     assert shop.verify() == []
 
 
+def test_an_invoice_that_a_coupon_brings_to_nothing_is_told_as_paid(shop: Business) -> None:
+    customer_id = subscribed(shop)
+    offered(shop, percent=Decimal(100))
+    redeemed(shop, customer_id)
+    shop.bill("2025-01-02")
+    (one,) = shop.invoices(customer_id)
+    assert (one.total, one.status) == (0, "paid")
+    with shop.database.transaction() as tx:
+        told = tx.tuples("SELECT type FROM outbox_event WHERE subject = %(id)s", id=one.invoice_id)
+    assert sorted(told) == [("invoice.finalized",), ("invoice.paid",)]
+
+
 def test_a_void_invoice_gives_its_discount_back_where_it_is_billed_again(shop: Business) -> None:
     customer_id = subscribed(shop)
     offered(shop, "FIVE", percent=None, amount=500, currency="usd")

@@ -128,6 +128,78 @@ def test_tax_06_a_rejected_file_is_written_again_the_same_and_issuing_anew_bills
     assert answer(billed("verify", "--json"))["ok"]
 
 
+def test_a_document_stays_as_it_was_issued_when_the_seller_moves(
+    billed: Call, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written(number: str) -> list[bytes]:
+        pdf = billed("invoice", "pdf", number, "--json")
+        xml = billed("invoice", "xml", number, "--json")
+        italian = billed("invoice", "xml", number, "--format", "fatturapa", "--json")
+        return [Path(answer(one)["path"]).read_bytes() for one in (pdf, xml, italian)]
+
+    def noted() -> str:
+        wish = ("--amount", "1.00", "--reason", "Delay", "--json")
+        return str(answer(billed("invoice", "credit", number, *wish))["number"])
+
+    number = first(billed, "alba")
+    old_note = noted()
+    before = {one: written(one) for one in (number, old_note)}
+    monkeypatch.setenv("CONVERGIO_SELLER_NAME", "Nuova S.p.A.")
+    monkeypatch.setenv("CONVERGIO_SELLER_STREET", "Via Nuova 9")
+    assert {one: written(one) for one in before} == before
+    new_note = written(noted())
+    assert all(b"Nuova S.p.A." in xml for xml in new_note[1:])
+    with database.transaction() as tx:
+        assert tx.value("SELECT count(*) FROM seller_version") == 2
+        tx.raw.execute("UPDATE invoice SET seller_version_id = NULL")
+    assert b"Nuova S.p.A." in written(number)[1]  # issued before it was kept: today's
+
+
+def test_files_of_two_series_in_one_year_have_names_of_their_own(
+    billed: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def name(number: str) -> str:
+        told = billed("invoice", "xml", number, "--format", "fatturapa", "--json")
+        return Path(answer(told)["path"]).name
+
+    def credited(number: str) -> str:
+        wish = ("--amount", "1.00", "--reason", "Delay", "--json")
+        return str(answer(billed("invoice", "credit", number, *wish))["number"])
+
+    found = answer(billed("invoice", "list", "--customer", "alba", "--json"))["invoices"]
+    old = [one["number"] for one in found]
+    old += [credited(old[0])]
+    before = {number: name(number) for number in old}
+    monkeypatch.setenv("CONVERGIO_SELLER_SERIES", "NEW")
+    answer(billed("bill", "--as-of", "2025-03-11T00:00:00Z", "--json"))
+    found = answer(billed("invoice", "list", "--customer", "alba", "--json"))["invoices"]
+    new = [one["number"] for one in found if one["number"].startswith("NEW")]
+    new += [credited(old[1])]
+    assert [number.split("-")[-1] for number in new] == ["000001", "000001"]
+    names = {number: name(number) for number in (*old, *new)}
+    assert len(set(names.values())) == len(names) == 5
+    assert {number: names[number] for number in old} == before
+
+
+def test_one_unreadable_document_is_named_and_stands_in_no_other_s_way(
+    billed: Call, database: Database
+) -> None:
+    with database.transaction() as tx:
+        broken, sealed = tx.tuples(
+            "SELECT number, sealed_buyer FROM invoice ORDER BY customer_id, invoice_id LIMIT 1"
+        )[0]
+        tx.raw.execute("UPDATE invoice SET sealed_buyer = 'x' WHERE number = %s", (broken,))
+    wish = ("documents", "render", "--month", "2025-03", "--missing", "--processes", "1")
+    done = answer(billed(*wish, "--json"))
+    number = f"CVG-2025-{broken:06d}"
+    assert (done["documents"], done["written"], list(done["broken"])) == (6, 5, [number])
+    assert f"{number} could not be written" in billed(*wish).stdout
+    with database.transaction() as tx:
+        tx.raw.execute("UPDATE invoice SET sealed_buyer = %s WHERE number = %s", (sealed, broken))
+    done = answer(billed(*wish, "--json"))
+    assert (done["written"], done["kept"], done["broken"]) == (1, 5, {})
+
+
 def test_only_who_pays_by_transfer_reads_the_account_and_issued_documents_keep_it(
     billed: Call,
 ) -> None:
@@ -172,7 +244,7 @@ def test_a_month_is_written_whole_by_any_number_of_processes(billed: Call, tmp_p
 
 
 def test_the_worker_writes_what_is_new_and_leaves_what_is_there(
-    billed: Call, database: Database, tmp_path: Path
+    billed: Call, database: Database, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "kept"
     keks = (tmp_path / "home" / "kek").read_text()
@@ -185,9 +257,21 @@ def test_the_worker_writes_what_is_new_and_leaves_what_is_there(
         chore.work()
         assert len(list((folder / "2025-03").glob("*.pdf"))) == 6
         assert not (folder / "2025-04").exists()
+        with database.transaction() as tx:
+            sealed = tx.value("SELECT sealed_buyer FROM invoice WHERE number = 2")
+        capfd.readouterr()
         (folder / "2025-03" / "CVG-2025-000001.pdf").write_bytes(b"as it was")
         (folder / "2025-03" / "CVG-2025-000002.pdf").unlink()
+        (folder / "2025-03" / "CVG-2025-000003.pdf").unlink()
+        with database.transaction() as tx:
+            tx.raw.execute("UPDATE invoice SET sealed_buyer = 'x' WHERE number = 2")
         chore.work()
+        assert "CVG-2025-000002" in "".join(capfd.readouterr())
+        assert len(list((folder / "2025-03").glob("*.pdf"))) == 5
+        with database.transaction() as tx:
+            tx.raw.execute("UPDATE invoice SET sealed_buyer = %s WHERE number = 2", (sealed,))
+        chore.work()
+        assert "CVG-2025-000002" not in "".join(capfd.readouterr())
     assert (folder / "2025-03" / "CVG-2025-000001.pdf").read_bytes() == b"as it was"
     assert len(list((folder / "2025-03").glob("*.pdf"))) == 6
 

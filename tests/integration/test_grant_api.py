@@ -85,6 +85,7 @@ def test_a_grant_in_money_is_kept_and_moves_no_quota(api: Api) -> None:
         ({"priority": -1}, 422, "priority"),
         ({"expires_at": "2020-01-01T00:00:00Z"}, 422, "expires_at"),
         ({"starts_at": "1900-01-01T00:00:00Z"}, 422, "starts_at"),
+        ({"expires_at": "8000-01-01T00:00:00Z"}, 422, "expires_at"),
         ({"key": "\u202e"}, 422, "key"),
         ({"more": 1}, 422, "more"),
     ],

@@ -79,6 +79,17 @@ def test_a_slice_is_at_most_a_tenth_of_what_is_left_and_at_least_one_unit(
     quotas.assert_sound(database)
 
 
+def test_what_expired_and_nobody_has_swept_makes_no_slice_smaller(
+    database: Database, now: datetime
+) -> None:
+    quotas.subscribed(database, now, "acme")
+    gate = quotas.gate(database)
+    quotas.allowed(gate.authorize([Ask("acme", METER, D(11))], now=now)[0])
+    later = now + timedelta(seconds=quotas.HOLD_SECONDS + 1)
+    assert acquire(gate, "4", later).granted == 4  # of 50; of the 39 beside the hold it would be 3
+    quotas.assert_sound(database)
+
+
 def test_without_a_limit_a_node_gets_what_it_wants(database: Database, now: datetime) -> None:
     quotas.subscribed(database, now, "acme", plan="pro")
     assert acquire(quotas.gate(database), "100000", now).granted == 100_000

@@ -115,6 +115,27 @@ def test_who_pays_tax_is_not_for_a_customer_to_say(api: Api) -> None:
     body(api.send("PATCH", path, {"name": "Acme"}, key=key))
 
 
+def test_a_trial_is_not_for_a_customer_to_give_to_themselves(api: Api) -> None:
+    name, customer_id = api.customer()
+    key = api.key(Scope.SUBSCRIPTIONS_WRITE, Scope.SUBSCRIPTIONS_READ, customer_id=customer_id)
+    wanted: dict[str, Any] = {"customer": name, "plan": "pro", "trial_days": 730}
+    body(api.post("/v1/subscriptions", wanted, key=key), 403)
+    looked = wanted | {"verb": "subscribe"}
+    body(api.post("/v1/subscriptions/preview", looked, key=key), 403)
+    assert body(api.get(f"/v1/subscriptions?customer={name}"))["subscriptions"] == []
+    body(api.post("/v1/subscriptions", {"customer": name, "plan": "pro"}, key=key), 201)
+
+
+def test_credit_at_the_end_of_what_is_paid_is_refused_with_its_field(api: Api) -> None:
+    name, _ = api.customer("pro")
+    wanted: dict[str, Any] = {"customer": name, "at_period_end": True, "credit": True}
+    assert body(api.post("/v1/subscriptions/cancel", wanted), 422)["field"] == "credit"
+    looked = wanted | {"verb": "cancel"}
+    assert body(api.post("/v1/subscriptions/preview", looked), 422)["field"] == "credit"
+    (one,) = body(api.get(f"/v1/subscriptions?customer={name}"))["subscriptions"]
+    assert one["cancel_at"] is None
+
+
 def test_every_list_gives_each_row_once_page_by_page(api: Api) -> None:
     names = [api.customer("pro")[0] for _ in range(5)]
     bill(api)

@@ -179,7 +179,8 @@ def test_money_14_minor_units_are_those_of_the_currency_in_both_directions(
     database: Database, now: datetime
 ) -> None:
     shop = Business(database, now, YEN)
-    sandbox = Sandbox(database, VirtualClock(now))
+    clock = VirtualClock(now)
+    sandbox = Sandbox(database, clock)
     for currency, minor, text in (("jpy", 500, "500"), ("kwd", 1_234, "1.234")):
         who = shop.customer(currency, currency=currency)
         shop.subscribe(who, "pro", "2024-12-20")
@@ -188,7 +189,7 @@ def test_money_14_minor_units_are_those_of_the_currency_in_both_directions(
         shop.bill("2024-12-21")
         (invoice,) = shop.invoices(who)
         assert (invoice.total, invoice.due.text(), invoice.currency) == (minor, text, currency)
-        report = payments.collect_due(database, {"sandbox": sandbox}, now=now)
+        report = payments.collect_due(database, {"sandbox": sandbox}, clock=clock)
         assert report.collected == {currency: text}
         assert shop.invoices(who)[0].paid == minor
     for wrong in ("500.5", "0.1"):
@@ -268,8 +269,9 @@ def test_money_22_what_is_paid_twice_is_the_customer_s_and_the_invoice_is_paid_o
     receive(shop, who, "6.99", "TRF 2", invoice)
     with shop.database.transaction() as tx:
         payments.add_method(tx, who, gateway="sandbox", token="tok_ok", now=now)
-    sandbox = Sandbox(shop.database, VirtualClock(now))
-    assert payments.collect_due(shop.database, {"sandbox": sandbox}, now=now).succeeded == 0
+    clock = VirtualClock(now)
+    sandbox = Sandbox(shop.database, clock)
+    assert payments.collect_due(shop.database, {"sandbox": sandbox}, clock=clock).succeeded == 0
     (invoice,) = shop.invoices(who)
     assert (invoice.status, invoice.paid, invoice.due.minor) == (Status.PAID, 699, 0)
     assert balance(shop, who) == 699

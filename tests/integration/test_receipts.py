@@ -120,12 +120,13 @@ def test_who_transfers_is_never_charged_and_is_past_due_after_the_due_day(
         payments.add_method(tx, acme, gateway="sandbox", token="tok_ok", now=now)
         terms.set_terms(tx, acme, CollectionMethod.SEND_INVOICE, 30, now=now)
         assert payments.payable(tx, [acme]) == {acme}
-    gateways = {"sandbox": Sandbox(shop.database, VirtualClock(now))}
-    report = payments.collect_due(shop.database, gateways, now=shop.now)
+    clock = VirtualClock(now)
+    gateways = {"sandbox": Sandbox(shop.database, clock)}
+    report = payments.collect_due(shop.database, gateways, clock=clock)
     assert (report.succeeded, report.waiting_for_method) == (0, 2)
     enter(shop, "13.98", "TRF 1")
-    later = shop.now + timedelta(days=60)
-    payments.collect_due(shop.database, gateways, now=later)
+    clock.advance_to(now + timedelta(days=60))
+    payments.collect_due(shop.database, gateways, clock=clock)
     with shop.database.transaction() as tx:
         assert subscriptions.live_status(tx, [acme])[acme] == "active"
     assert differences(shop) == []
@@ -161,7 +162,7 @@ def test_a_card_that_declines_after_a_transfer_paid_leaves_the_customer_in_good_
         payments.add_method(tx, acme, gateway="sandbox", token="tok_requires_action", now=now)
     clock = VirtualClock(now)
     gateways = {"sandbox": Sandbox(shop.database, clock)}
-    assert payments.collect_due(shop.database, gateways, now=now).requires_action == 2
+    assert payments.collect_due(shop.database, gateways, clock=clock).requires_action == 2
     enter(shop, "13.98", "TRF 1")
     clock.advance_to(now + timedelta(days=1))
     report = payments.reconcile(shop.database, gateways, now=clock.now())

@@ -123,6 +123,13 @@ FOUND = {
         2025-03-05T00:00:00Z - run
         2025-04-05T00:00:00Z - run
     """,
+    # And by a change that waited for the trial's end; the oracle thought so too.
+    "a change that waits and a trial that falls back": """
+        2025-01-15T00:00:00Z c1 subscribe plan=pro zone=UTC trial=14 without=fall_back fallback=free
+        2025-01-16T00:00:00Z c1 change plan=basic when=period_end
+        2025-03-05T00:00:00Z - run
+        2025-04-05T00:00:00Z - run
+    """,
     # Where a change opened new periods, a setup fee was asked a second time of who came back.
     "to Free and back": """
         2025-01-15T00:00:00Z c1 subscribe plan=launch zone=UTC

@@ -17,7 +17,8 @@ from convergio.kernel.periods import Calendar, Period
 from convergio.rating import rules as rating
 from convergio.simulation import seeds
 from convergio.simulation.seeds import Size
-from convergio.subscriptions import repricing, steps
+from convergio.subscriptions import rules as agreements
+from convergio.subscriptions import steps
 from convergio.subscriptions.model import BillingView, ChangeState
 from tests.fakes.worlds import check_found, ground
 
@@ -156,7 +157,7 @@ def a_first_part_is_charged_in_full(patch: Patch) -> None:
 
 
 def who_migrates_does_so_at_once(patch: Patch) -> None:
-    patch.setattr(repricing, "_boundary", lambda *asked: asked[-1])
+    patch.setattr(agreements, "common_boundary", lambda *asked: asked[-1])
 
 
 MUTATIONS: list[Callable[[Patch], None]] = [

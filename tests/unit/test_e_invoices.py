@@ -9,8 +9,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as some
 
-from convergio.billing import einvoices, factur_x, fatturapa
+from convergio.billing import documents, einvoices, factur_x, fatturapa, sellers
 from convergio.billing.model import CreditNoteView, InvoiceView
+from convergio.billing.sellers import Issued
 from convergio.infra.settings import Seller
 from convergio.kernel.errors import Conflict, Fault
 from convergio.rating.taxing import Treatment
@@ -197,12 +198,60 @@ def test_every_document_of_a_seller_has_a_file_name_of_its_own() -> None:
         for number in (1, 2, 62, 9_999_999):
             view = invoice(line(699), year=year, number=number)
             names.add(fatturapa.file_name(told(view)))
-        note = replace(NOTE, note=replace(NOTE.note, year=year))
+        issued = Issued(None, sellers.block_of(year, is_note=True))
+        note = replace(NOTE, note=replace(NOTE.note, year=year, issued=issued))
         names.add(fatturapa.file_name(told(note)))
     assert len(names) == 10
     assert all(len(name) == len("IT00743110157_00000.xml") for name in names)
-    with pytest.raises(Conflict, match="number of a file"):
-        fatturapa.file_name(told(invoice(line(699), number=10_000_000)))
+    assert fatturapa.file_name(told(invoice(line(699)))) == "IT00743110157_6labD.xml"
+    last = invoice(line(699), number=9_999_999)
+    last = replace(last, issued=Issued(None, sellers.BLOCKS - 1))
+    assert len(fatturapa.progressive(told(last))) == 5
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        invoice(line(699), number=10_000_000),
+        replace(invoice(line(699)), issued=Issued(None, None)),
+    ],
+)
+def test_a_series_without_file_names_is_refused_with_the_mend(view: InvoiceView) -> None:
+    with pytest.raises(Conflict, match=r"number of a file.*CONVERGIO_SELLER_SERIES"):
+        fatturapa.write(told(view))
+
+
+def test_a_document_names_who_issued_it_and_not_who_the_seller_is_today() -> None:
+    view = CASES["fee and usage"]
+    today = msgspec.structs.replace(SELLER, name="New S.p.A.", street="Via Nuova 9", iban="")
+    issued = Issued(SELLER, 10)
+    kept, note = replace(view, issued=issued), replace(NOTE, note=replace(NOTE.note, issued=issued))
+    for one in (kept, note):
+        for write in (factur_x.write, fatturapa.write):
+            assert write(told(one, today)) == write(told(one, SELLER))
+    assert documents.of(kept, today) == documents.of(view, SELLER)
+    assert documents.of_note(note, today) == documents.of_note(NOTE, SELLER)
+    assert told(view, today).seller == today  # issued before it was kept
+
+
+def test_a_seller_that_was_kept_once_is_read_for_ever() -> None:
+    kept = (
+        '{"bic": "", "iban": "", "city": "Roma", "name": "Convergio S.r.l.", "email": "",'
+        ' "regime": "RF01", "region": "RM", "series": "CVG", "street": "Via dei Faggi 12",'
+        ' "tax_id": "IT00743110157", "address": "Roma", "country": "IT", "net_days": 14,'
+        ' "time_zone": "UTC", "legal_form": "", "stamp_duty": "2.00", "tax_number": "",'
+        ' "postal_code": "00144"}'
+    )
+    seller = sellers.read(kept, None).seller
+    assert seller is not None
+    assert (seller.name, seller.postal_code) == ("Convergio S.r.l.", "00144")
+    again = sellers.read(sellers.version_of(seller).text, None)
+    assert again.seller == seller
+    other = msgspec.structs.replace(seller, city="Milano")
+    same = msgspec.structs.replace(other, city="Roma")
+    assert sellers.version_of(other) != sellers.version_of(seller) == sellers.version_of(same)
+    with pytest.raises(Fault, match="cannot be read"):
+        sellers.read('{"name": 1}', None)
 
 
 @pytest.mark.parametrize(
@@ -267,6 +316,7 @@ def test_tax_07_sums_that_disagree_write_nothing() -> None:
         ("it 0074-3110.157", "IT", "IT00743110157"),
         ("123456789", "GR", "EL123456789"),
         ("EL123456789", "GR", "EL123456789"),
+        ("GR 123456789", "GR", "EL123456789"),
         ("RSSMRA80A01H501U", "IT", None),
         ("", "IT", None),
         (None, "IT", None),

@@ -100,6 +100,20 @@ def test_an_italian_file_of_a_foreign_invoice_is_in_euros_and_says_what_it_was()
     assert (texts(note, "TipoDocumento"), texts(note, "Imposta")) == (["TD04"], ["21.13"])
 
 
+def test_what_is_paid_is_paid_in_euros_too_and_no_more_than_all_is_due() -> None:
+    for net in range(9_990, 10_030):
+        view = in_dollars(invoice(line(net), line(333, tax=SEVEN)))
+        total = view.invoice.total
+        paid, partly = (
+            replace(view, invoice=replace(view.invoice, from_balance=part)) for part in (total, 1)
+        )
+        assert texts(fatturapa.write(told(paid)), "DatiPagamento") == []
+        for one in (view, partly):
+            xml = fatturapa.write(told(one))
+            (due,), (whole,) = texts(xml, "ImportoPagamento"), texts(xml, "ImportoTotaleDocumento")
+            assert 0 <= Decimal(whole) - Decimal(due) <= (Decimal("0.02") if one is partly else 0)
+
+
 def test_an_export_in_dollars_is_judged_in_both_formats() -> None:
     assert schemas.en_16931(factur_x.write(told(EXPORTED))) == []
     xml = fatturapa.write(told(EXPORTED))
@@ -156,6 +170,7 @@ def test_tax_of_another_member_state_in_another_currency_adds_up_in_euros() -> N
     [
         ("DE", "DE136695976", "136695976"),
         ("GR", "EL123456789", "123456789"),
+        ("GR", "GR123456789", "123456789"),
         ("CH", "CHE-123.456.789", "CHE123456789"),
         ("US", "12-3456789", "123456789"),
         ("US", None, "OO99999999999"),

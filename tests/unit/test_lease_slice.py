@@ -77,19 +77,6 @@ def test_threads_never_take_more_than_was_granted() -> None:
     assert taken == 1_000
 
 
-def test_a_decision_takes_less_than_ten_microseconds() -> None:
-    one = Slice(10**9, until=time.monotonic() + 60)
-    best = min(_seconds_of(one, 2_000) for _ in range(20))
-    assert best / 2_000 < 10e-6
-
-
-def _seconds_of(one: Slice, count: int) -> float:
-    begin = time.perf_counter()
-    for _ in range(count):
-        one.take()
-    return time.perf_counter() - begin
-
-
 @dataclass
 class _Server:
     """A quota behind the protocol; every answer named in `lost` is not delivered."""

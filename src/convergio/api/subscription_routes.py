@@ -17,7 +17,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from convergio.api import paging
 from convergio.api.once import once
 from convergio.api.requests import Anyone, PageSize, Text, Word, needs, principal_of, product_of
-from convergio.api.security import own
+from convergio.api.security import own, unbound
 from convergio.billing import explaining
 from convergio.customers import actions as customers
 from convergio.identity.model import Scope
@@ -165,6 +165,7 @@ def subscribe(tx: Tx, request: Anyone, data: JSONBody[SubscriptionBody]) -> dict
     """Put a customer on a plan at the prices that it sells today."""
     customer_id = _customer_id(tx, request, data.customer)
     now = product_of(request).clock.now()
+    _check_trial(request, data)
     return changes.value(_subscribed(tx, customer_id, data, now=now))
 
 
@@ -258,6 +259,7 @@ def preview_change(request: Anyone, data: JSONBody[PreviewBody]) -> dict[str, An
 
     def look(tx: Tx) -> explaining.Consequence:
         customer_id = _customer_id(tx, request, data.customer)
+        _check_trial(request, data)
         return explaining.consequence(
             tx,
             customer_id=customer_id,
@@ -298,6 +300,12 @@ def _plain(tx: Tx, request: Anyone, verb: Verb, data: WhoseBody) -> dict[str, An
     customer_id = _customer_id(tx, request, data.customer)
     now = product_of(request).clock.now()
     return _shown(tx, _PLAIN[verb](tx, customer_id=customer_id, now=now, can_pay=payments.payable))
+
+
+def _check_trial(request: Anyone, data: SubscriptionBody | PreviewBody) -> None:
+    """Refuse a customer's own key that gives itself time for nothing. Raises: Forbidden."""
+    if data.trial_days is not None:
+        unbound(principal_of(request))
 
 
 def _subscribed(

@@ -24,7 +24,7 @@ from convergio.kernel.errors import Invalid
 from convergio.kernel.money import exponent
 from convergio.kernel.quantity import parse_quantity
 from convergio.kernel.text import check_text
-from convergio.rating.model import PER_SEAT_BOUND, Flat, Seat
+from convergio.rating.model import PER_SEAT_BOUND, Charge, Flat, Seat
 from convergio.rating.rules import included_per_seat
 
 Read = TypeVar("Read")
@@ -114,10 +114,8 @@ def _price(
         detail = "a quota limits a meter; name the price's meter or remove the quota"
         raise Invalid(detail, code="quota_without_meter", field=f"{path}.quota")
     if line.meter is not None and line.quota is not None and line.quota.hard:
-        _check_hard(meters[line.meter], path)
-    if line.meter is None and included_per_seat(line.charge):
-        detail = "only usage has an included quantity per seat; name a meter or remove it"
-        raise Invalid(detail, code="seats_without_meter", field=f"{path}.charge.included_per_seat")
+        check_hard(meters[line.meter], field=f"{path}.quota.hard")
+    check_included(line.meter, line.charge, field=f"{path}.charge.included_per_seat")
     if line.once and line.meter is not None:
         detail = "what is charged once is a fee; remove the meter, or remove once"
         raise Invalid(detail, code="once_with_meter", field=f"{path}.once")
@@ -139,12 +137,30 @@ def _price(
     )
 
 
-def _check_hard(meter: MeterTerms, path: str) -> None:
-    """Refuse a hard limit that nobody could keep: an ask has no value to tell whether it is new."""
+def check_included(meter_key: str | None, charge: Charge, *, field: str) -> None:
+    """Refuse a fee that includes so much for each seat: it includes nothing. Raises: Invalid."""
+    if meter_key is None and included_per_seat(charge):
+        detail = "only usage has an included quantity per seat; name a meter or remove it"
+        raise Invalid(detail, code="seats_without_meter", field=field)
+
+
+def check_values(charges: Mapping[str, Charge], *, field: str) -> None:
+    """Refuse a fee as the charge of a dimension's value. Raises: Invalid."""
+    for value, charge in charges.items():
+        if isinstance(charge, Seat | Flat):
+            detail = "usage of one value is charged by quantity; use unit or another model"
+            raise Invalid(detail, code="mixed_models", field=f"{field}.{value}.model")
+
+
+def check_hard(meter: MeterTerms, *, field: str) -> None:
+    """Refuse a hard limit that nobody could keep: an ask has no value to tell whether it is new.
+
+    Raises: Invalid.
+    """
     if meter.aggregation == "unique_count":
         detail = f"meter '{meter.key}' counts distinct values, so no ask can be held to a limit"
         mend = "write hard: false, which alerts"
-        raise Invalid(f"{detail}; {mend}", code="unenforceable_quota", field=f"{path}.quota.hard")
+        raise Invalid(f"{detail}; {mend}", code="unenforceable_quota", field=field)
 
 
 def _check_dimension(line: PriceLine, path: str, meters: Mapping[str, MeterTerms]) -> None:
@@ -168,10 +184,7 @@ def _check_dimension(line: PriceLine, path: str, meters: Mapping[str, MeterTerms
     if line.currencies:
         detail = "a price by dimension is in one currency; write one price a currency"
         raise Invalid(detail, code="mixed_currency", field=f"{path}.currencies")
-    for value, charge in line.charges.items():
-        if isinstance(charge, Seat | Flat):
-            detail = "usage of one value is charged by quantity; use unit or another model"
-            raise Invalid(detail, code="mixed_models", field=f"{path}.charges.{value}.model")
+    check_values(line.charges, field=f"{path}.charges")
 
 
 def _quota(line: QuotaLine | None, path: str) -> Quota | None:

@@ -4,7 +4,6 @@
 into an empty database first: the file is to be the truth, not a change to something else.
 """
 
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -18,8 +17,8 @@ from convergio.catalog.model import Change, Entry, Price, State
 from convergio.cli import console
 from convergio.cli.opening import done, opened
 from convergio.infra.ids import typeid
-from convergio.infra.strict_yaml import SIZE_MAX_BYTES
 from convergio.kernel.quantity import quantity_text
+from convergio.payments import actions as payments
 from convergio.subscriptions import repricing
 
 EXAMPLE: Final = "convergio catalog plan catalog.yaml"
@@ -34,7 +33,7 @@ File = Annotated[Path, typer.Argument(metavar="FILE|-", help="The catalog file (
 @app.command(epilog=f"Example: {EXAMPLE}")
 def plan(file: File, as_json: console.Json = False) -> None:
     """Show what `apply` would change, field by field, and change nothing."""
-    source = read(file)
+    source = console.read(file)
     with opened(example=False) as product, product.database.transaction() as tx:
         change = actions.plan_change(tx, source)
     emit(change, as_json=as_json)
@@ -43,7 +42,7 @@ def plan(file: File, as_json: console.Json = False) -> None:
 @app.command(epilog="Example: convergio catalog apply catalog.yaml")
 def apply(file: File, as_json: console.Json = False) -> None:
     """Make the catalog what the file says, in one transaction; again, it changes nothing."""
-    source = read(file)
+    source = console.read(file)
     change = done(
         lambda product, tx: actions.apply(tx, source, now=product.clock.now()), example=False
     )
@@ -76,7 +75,8 @@ def migrate(
 ) -> None:
     """Let subscriptions with an older version of a price change to a newer one.
 
-    Each changes when its first period on or after the day begins, so nothing is prorated.
+    Each changes when its first period on or after the day begins, so nothing is prorated. Who
+    cannot be moved is named.
     """
     with opened() as product, console.progress("Scheduling changes", None) as advance:
         now = product.clock.now()
@@ -86,20 +86,13 @@ def migrate(
             version=to,
             since=now if since is None else since.replace(tzinfo=UTC),
             now=now,
+            can_pay=payments.payable,
             progress=advance,
         )
     left = {typeid("cus", key): why for key, why in moved.left.items()}
     lines = [f"{moved.changing} will change to {price} v{to}, {len(left)} keep what they have"]
     lines += [f"{key}: {why}" for key, why in list(left.items())[:_SHOWN_MAX]]
     console.emit({"changing": moved.changing, "left": left}, as_json=as_json, text="\n".join(lines))
-
-
-def read(file: Path) -> bytes:
-    """Return the file's bytes, or standard input's for `-`; at most one more than is accepted."""
-    if str(file) == "-":
-        return sys.stdin.buffer.read(SIZE_MAX_BYTES + 1)
-    with file.open("rb") as source:
-        return source.read(SIZE_MAX_BYTES + 1)
 
 
 def emit(change: Change, *, as_json: bool) -> None:

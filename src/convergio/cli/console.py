@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from convergio.infra.strict_yaml import SIZE_MAX_BYTES
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value as the last line.")]
 HomeFile = Path
 Advance = Callable[[int], None]
@@ -45,6 +47,14 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     for column in columns:
         grid.add_column(column, justify="right" if column in right else "left")
     return grid
+
+
+def read(file: Path) -> bytes:
+    """Return a YAML file's bytes, or standard input's for `-`; one more at most than is read."""
+    if str(file) == "-":
+        return sys.stdin.buffer.read(SIZE_MAX_BYTES + 1)
+    with file.open("rb") as source:
+        return source.read(SIZE_MAX_BYTES + 1)
 
 
 @contextmanager

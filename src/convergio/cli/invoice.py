@@ -26,6 +26,7 @@ from convergio.infra.ids import parse_typeid, typeid
 from convergio.kernel.errors import Invalid
 from convergio.kernel.money import Money
 from convergio.kernel.periods import instant_text
+from convergio.kernel.text import check_text
 from convergio.payments import actions as payments
 from convergio.wiring import App
 
@@ -77,7 +78,8 @@ def list_(
 ) -> None:
     """List invoices in the order of customer and time, a page at a time."""
     with opened() as product, product.database.transaction() as tx:
-        page: dict[str, Any] = {"status": status, "limit": limit, "series": series}
+        page: dict[str, Any] = {"status": status, "limit": limit}
+        page["series"] = None if series is None else check_text(series, field="--series")
         page |= {"issued_from": since and since.date(), "issued_to": until and until.date()}
         if customer is not None:
             page["customer_id"] = customers.find(tx, customer).customer_id

@@ -1,6 +1,6 @@
 """`convergio preview`: what the next run would bill a customer, or what a change would."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -17,6 +17,7 @@ from convergio.cli.opening import done
 from convergio.customers import actions as customers
 from convergio.infra.clock import VirtualClock
 from convergio.infra.db import Tx
+from convergio.kernel.errors import Invalid
 from convergio.kernel.periods import parse_instant
 from convergio.payments import actions as payments
 from convergio.subscriptions import actions as subscriptions
@@ -61,24 +62,39 @@ def command(
 
     With --do: what that would bill at once, and at the boundary that follows.
     """
+    asked = {"--plan": plan, "--seats": seats}
+    _check(do, asked | {"--at": at, "--when": when}, is_change=any(asked.values()), credit=credit)
     if do is not None:
         _do(customer, do, credit=credit, as_json=as_json)
         return
     moment = None if at is None else parse_instant(at, field="--at")
-    asked = plan is not None or seats is not None
     found = done(
         lambda product, tx: explaining.preview(
             tx,
             customer_id=customers.find(tx, customer).customer_id,
             now=product.clock.now(),
             at=moment,
-            wish=explaining.Wish(plan, seats, when) if asked else None,
+            wish=explaining.Wish(plan, seats, when) if any(asked.values()) else None,
             can_pay=payments.payable,
             keyring=product.keyring,
         )
     )
     value = explaining.preview_value(found)
     console.emit(value, as_json=as_json, text=_text(value))
+
+
+def _check(do: Do | None, others: Mapping[str, object], *, is_change: bool, credit: bool) -> None:
+    """Refuse an option that would be ignored. Raises: Invalid."""
+    if do is not None:
+        for name, value in others.items():
+            if value is not None:
+                detail = f"it does not go with --do {do}; leave it out"
+                raise Invalid(detail, code="not_with_do", field=name)
+    elif others["--when"] is not None and not is_change:
+        detail = "it says when a change happens; add --plan or --seats, or leave it out"
+        raise Invalid(detail, code="missing", field="--when")
+    if credit and do != Do.CANCEL_NOW:
+        raise Invalid("write it with --do cancel-now", code="credit_without_end", field="--credit")
 
 
 def _do(customer: str, do: Do, *, credit: bool, as_json: bool) -> None:

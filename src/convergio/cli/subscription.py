@@ -18,6 +18,7 @@ from convergio.infra.db import Tx
 from convergio.infra.ids import parse_typeid, typeid
 from convergio.kernel.money import Money
 from convergio.kernel.periods import instant_text
+from convergio.kernel.text import check_text
 from convergio.payments import actions as payments
 from convergio.subscriptions import actions, adding, changes, negotiating
 from convergio.subscriptions.model import Status, Subscription, When
@@ -63,7 +64,7 @@ def list_(
             after=_place(after),
             limit=limit,
             customer_id=None if customer is None else customers.find(tx, customer).customer_id,
-            plan_key=plan,
+            plan_key=None if plan is None else check_text(plan, field="--plan"),
             status=status,
         )
         shown = [_shown(tx, one) for one in found]
@@ -230,12 +231,14 @@ def charge(
 @app.command(epilog="Example: convergio subscription agree acme agreement.yaml")
 def agree(
     customer: Customer,
-    file: Annotated[Path, typer.Argument(help="YAML: steps, each with prices and an instant.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE|-", help="YAML: steps, each with prices and an instant.")
+    ],
     *,
     preview: Preview = False,
     as_json: console.Json = False,
 ) -> None:
-    """Agree on prices with one customer, from now on or in steps; see docs/howto/catalog.md."""
+    """Agree on prices with one customer, from now on or in steps; see docs/howto/agreements.md."""
     wanted = _agreement(file)
 
     def work(product: App, tx: Tx) -> Sequence[Price]:
@@ -264,7 +267,7 @@ def _place(after: str | None) -> tuple[UUID, UUID]:
 
 
 def _agreement(file: Path) -> negotiating.AgreementFile:
-    plain = strict_yaml.read(file.read_bytes())
+    plain = strict_yaml.read(console.read(file))
     return strict_yaml.typed(plain, negotiating.AgreementFile, mends=negotiating.MENDS)
 
 

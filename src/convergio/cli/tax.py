@@ -42,7 +42,7 @@ def apply(
     as_json: console.Json = False,
 ) -> None:
     """Make rates and registrations what the file says; again, it changes nothing."""
-    source = catalog.read(file)
+    source = console.read(file)
     verb = actions.try_apply if dry_run else actions.apply
 
     def work(product: App, tx: Tx) -> tuple[Stored, bool]:

@@ -42,7 +42,7 @@ app = console.command_app("See what customers would owe under another catalog.",
 
 @app.command()
 def command(
-    catalog: Annotated[Path, typer.Argument(help="The other catalog's file.")],
+    catalog: Annotated[Path, typer.Argument(metavar="FILE|-", help="The other catalog's file.")],
     *,
     since: Annotated[
         str, typer.Option("--from", help="First instant, such as 2025-01-01T00:00:00Z.")
@@ -58,7 +58,7 @@ def command(
     database.
     """
     during = _during(since, until)
-    source, found = catalog.read_bytes(), Summary(during)
+    source, found = console.read(catalog), Summary(during)
     with ExitStack() as stack:
         rows = None if csv is None else stack.enter_context(csv.open("w", encoding="utf-8"))
         product = stack.enter_context(opened())

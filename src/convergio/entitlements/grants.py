@@ -122,10 +122,10 @@ def _checked(tx: Tx, customer: Customer, terms: GrantTerms, *, now: datetime) ->
         raise errors.bad_grant("priority", f"write a whole number from 0 to {PRIORITY_MAX}")
     if expires_at is not None and expires_at <= max(starts_at, now):
         raise errors.bad_grant("expires_at", "write an instant to come, after the beginning")
-    if abs(starts_at - now) > _SPAN_MAX or (
-        expires_at is not None and expires_at - now > _SPAN_MAX
-    ):
-        raise errors.bad_grant("starts_at", "write instants within a century of now")
+    if abs(starts_at - now) > _SPAN_MAX:
+        raise errors.bad_grant("starts_at", "write an instant within a century of now")
+    if expires_at is not None and expires_at - now > _SPAN_MAX:
+        raise errors.bad_grant("expires_at", "write an instant within a century of now")
     if (terms.meter_key is None) == (terms.amount is None):
         raise errors.bad_grant("meter", "write a meter and a quantity, or an amount of money")
     if (terms.meter_key is None) != (terms.quantity is None):

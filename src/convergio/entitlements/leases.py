@@ -157,7 +157,7 @@ class Leases:
         who, meter_id = window.customer_id, window.meter_id
         if (
             left is not None
-            and left < wanted
+            and rules.slice_of(left, wanted) < wanted
             and self._expire(tx, who, meter_id, window.start_at, now)
         ):
             fresh = metering.lock_window(tx, who, meter_id, window.start_at) or window

@@ -15,6 +15,7 @@ from convergio.customers import actions as customers
 from convergio.infra import strict_yaml
 from convergio.infra.db import Database, Tx
 from convergio.kernel.money import Money
+from convergio.payments import actions as payments
 from convergio.simulation.script import Step
 from convergio.subscriptions import adding, negotiating, repricing
 from convergio.subscriptions.model import When
@@ -80,5 +81,6 @@ def migrate(database: Database, step: Step, *, now: datetime) -> set[UUID]:
         version=int(step.words["version"]),
         since=datetime.fromisoformat(step.words["since"]),
         now=now,
+        can_pay=payments.payable,
     )
     return set(moved.left)

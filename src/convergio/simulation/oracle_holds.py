@@ -51,16 +51,12 @@ class Hold:
 
 
 class Change(NamedTuple):
-    """A change to come: when, to which plan at which prices, how many seats.
-
-    `agreed` ones are the steps of a ramp.
-    """
+    """A change to come: when, to which plan at which prices, how many seats."""
 
     at: datetime
     plan: str
     prices: tuple[Price, ...]
     seats: int
-    agreed: bool = False
 
 
 @dataclass(slots=True)

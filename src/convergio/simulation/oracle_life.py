@@ -119,8 +119,7 @@ class Life:
             live.state, live.waiting = "paused", []
             live.stop(live.anchor, credited=True, why=PAUSED, fact=fact)
             return
-        plan = str(live.fallback)
-        live.waiting = [one for one in live.waiting if not one.agreed]
+        plan, live.waiting = str(live.fallback), []
         change = Change(live.anchor, plan, self.shop.sold(plan), 1)
         self._go_to(live, change, live.anchor, fact)
 

@@ -91,7 +91,7 @@ def agreed(live: Agreement, words: Mapping[str, str], at: datetime) -> Iterator[
     for step in json.loads(words["steps"]):
         prices = tuple(_agreed(price, step["prices"]) for price in prices)
         since = datetime.fromisoformat(step["at"]) if "at" in step else at
-        yield Change(since, live.plan, prices, live.seats, agreed=True)
+        yield Change(since, live.plan, prices, live.seats)
 
 
 def _agreed(price: Price, terms: Mapping[str, Mapping[str, Any]]) -> Price:

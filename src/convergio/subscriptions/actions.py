@@ -6,7 +6,7 @@ from functools import lru_cache
 from uuid import UUID
 
 from convergio.catalog import actions as catalog
-from convergio.catalog.model import Plan, Price
+from convergio.catalog.model import Price
 from convergio.customers import actions as customers
 from convergio.infra import outbox
 from convergio.infra.db import Tx
@@ -82,7 +82,10 @@ def create_many(
     """
     if not customer_ids:
         return []
-    plan = _plan(tx, plan_key)
+    plans = catalog.current(tx).plans
+    plan = plans.get(plan_key)
+    if plan is None:
+        raise errors.unknown_plan(plan_key)
     rules.check_start(start, now=now)
     if plan.add_on:
         raise errors.only_beside_a_plan(plan.key)
@@ -91,14 +94,14 @@ def create_many(
         if by_calendar:
             raise errors.calendar_trial()
         rules.check_trial(trial)
-        if trial.fallback_plan_key is not None:
-            _plan(tx, trial.fallback_plan_key)
     accounts = customers.get_many(tx, customer_ids)
     by_currency: dict[str, dict[UUID, str]] = {}
     for customer_id, account in accounts.items():
         by_currency.setdefault(account.currency, {})[customer_id] = account.currency
     for currency in by_currency:
         rules.check_prices(plan.in_currency(currency), currency=currency)
+        if trial is not None and trial.fallback_plan_key is not None:
+            rules.fallback_prices(plans, trial.fallback_plan_key, currency=currency)
     rules.check_after(store.lock_subscriptions(tx, customer_ids), start)
     return [
         one
@@ -116,23 +119,6 @@ def create_many(
             by_calendar=by_calendar,
         )
     ]
-
-
-def _plan(tx: Tx, plan_key: str) -> Plan:
-    plan = catalog.current(tx).plans.get(plan_key)
-    if plan is None:
-        raise errors.unknown_plan(plan_key)
-    return plan
-
-
-def open_periods(tx: Tx, customer_ids: Sequence[UUID], *, until: datetime) -> int:
-    """Store every period of the live subscriptions that begins by `until`; return how many.
-
-    Locks: the customers' subscriptions. Periods follow from the original anchor, so the order and
-    the number of calls make no difference.
-    """
-    store.lock_subscriptions(tx, customer_ids)
-    return steps.open_until(tx, customer_ids, until=until)
 
 
 def renew(
@@ -190,8 +176,11 @@ def cancel(
     begun periods stay owed, or with `credit` their unused part is given back. At period end: the
     last of the periods that run now, one an interval, decides; renew and the billing run carry it
     out. What is due by now is carried out first, and a change that waits is dropped. Locks: the
-    subscription. Emits: subscription.canceled or subscription.ending. Raises: NotFound, Conflict.
+    subscription. Emits: subscription.canceled or subscription.ending. Raises: NotFound, Conflict;
+    Invalid for credit at a period's end, where nothing is left.
     """
+    if at_period_end and credit:
+        raise errors.credit_later()
     live = steps.caught_up(tx, _live(tx, customer_id), now=now, can_pay=can_pay)
     if live.status == Status.CANCELED:
         return live  # its end had passed unnoticed, and keeps its instant
@@ -392,6 +381,7 @@ def next_boundary(tx: Tx, customer_id: UUID, *, now: datetime) -> datetime | Non
 def as_stored(tx: Tx, *, after: UUID | None, limit: int, until: datetime) -> list[BillingView]:
     """Return the next customers as `for_customers` does, but as they stand: nothing is changed.
 
+    A trial that is over and of which nobody has decided what follows has no periods.
     Every period is there, the closed ones too; `floors` says which a run would leave out, and
     `marks` are those that are stored.
     """
@@ -412,7 +402,9 @@ def _views(
     floors: Mapping[UUID, datetime] | None = None,
 ) -> list[BillingView]:
     items = store.list_items(tx, customer_ids)
-    periods = store.list_periods(tx, customer_ids, until=until, floors=floors)
+    undecided = {one.subscription_id for one in subscriptions if rules.trial_ends(one, until)}
+    stored = store.list_periods(tx, customer_ids, until=until, floors=floors)
+    periods = [period for period in stored if period.subscription_id not in undecided]
     return rules.views(subscriptions, items, periods, delays)
 
 

@@ -8,10 +8,10 @@ from convergio.kernel.periods import instant_text
 from convergio.subscriptions.model import Status
 
 
-def unknown_plan(plan_key: str) -> NotFound:
+def unknown_plan(plan_key: str, *, field: str = "plan") -> NotFound:
     """Say that no plan of that key is for sale."""
     detail = f"there is no plan '{plan_key[:60]}'; see `convergio catalog` for the plans"
-    return NotFound(detail, code="unknown_plan", field="plan")
+    return NotFound(detail, code="unknown_plan", field=field)
 
 
 def already_subscribed(customer_id: UUID) -> Conflict:
@@ -63,9 +63,9 @@ def bad_seats(detail: str) -> Invalid:
     return Invalid(detail, code="bad_seats", field="seats")
 
 
-def bad_plan(detail: str) -> Invalid:
+def bad_plan(detail: str, *, field: str = "plan") -> Invalid:
     """Say that the plan cannot be sold to this customer, or to anyone."""
-    return Invalid(detail, code="bad_plan", field="plan")
+    return Invalid(detail, code="bad_plan", field=field)
 
 
 def bad_trial(detail: str) -> Invalid:
@@ -124,10 +124,10 @@ def not_an_add_on(key: str) -> Invalid:
     return Invalid(detail, code="not_an_add_on", field="add_on")
 
 
-def only_beside_a_plan(key: str) -> Invalid:
+def only_beside_a_plan(key: str, *, field: str = "plan") -> Invalid:
     """Say that an add-on is no plan of its own."""
     detail = f"'{key[:60]}' is an add-on; subscribe to a plan and add it then"
-    return Invalid(detail, code="only_an_add_on", field="plan")
+    return Invalid(detail, code="only_an_add_on", field=field)
 
 
 def bad_quantity(detail: str) -> Invalid:
@@ -168,6 +168,32 @@ def calendar_trial() -> Invalid:
     """Say that a trial's end is the anchor."""
     detail = "the paid periods begin where the trial ends; leave out the trial or the calendar"
     return Invalid(detail, code="calendar_trial", field="anchor")
+
+
+def credit_later() -> Invalid:
+    """Say that nothing is left to give back of what is paid for and used to its end."""
+    detail = "at the period's end nothing is left to give back; end it now, or leave the credit out"
+    return Invalid(detail, code="credit_without_end", field="credit")
+
+
+def version_not_sold(key: str, version: int) -> Invalid:
+    """Say that no plan sells a version of a price."""
+    detail = (
+        f"no plan sells version {version} of price '{key[:60]}' any more; name one that is sold"
+    )
+    return Invalid(detail, code="version_not_sold", field="version")
+
+
+def no_common_boundary() -> Invalid:
+    """Say that a price goes from weeks to months, or back, and the periods never meet."""
+    detail = "weeks and months have no boundary in common; change the plan, or agree on the price"
+    return Invalid(detail, code="no_common_boundary", field="version")
+
+
+def price_of_add_on() -> Conflict:
+    """Say that an older version of a price is that of an add-on."""
+    detail = "it is the price of an add-on; take the add-on away and then take it anew"
+    return Conflict(detail, code="price_of_add_on", field="price")
 
 
 def unknown_version(key: str, version: int) -> NotFound:

@@ -116,7 +116,8 @@ def views(
 ) -> list[BillingView]:
     """Return what billing needs of these customers, with where they can be closed next.
 
-    The marks are read before the usage is: what comes in between makes the next run look again.
+    A trial whose end has to wait owes nothing: nobody knows yet whether it will be paid for. The
+    marks are read before the usage is: what comes in between makes the next run look again.
     """
     items = {
         key: tuple(rows) for key, rows in groupby(store.list_items(tx, customer_ids), _SUBSCRIPTION)
@@ -126,7 +127,7 @@ def views(
             one,
             items.get(one.subscription_id, ()),
             _of_billing(
-                found.periods.get(one.subscription_id, ()),
+                () if rules.trial_ends(one, until) else found.periods.get(one.subscription_id, ()),
                 found.closed.get(one.subscription_id),
                 until,
             ),

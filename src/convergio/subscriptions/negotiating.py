@@ -15,8 +15,9 @@ from uuid import UUID
 import msgspec
 
 from convergio.catalog import actions as catalog
+from convergio.catalog import selling
 from convergio.catalog.model import MENDS as MENDS_OF_A_PRICE
-from convergio.catalog.model import Price, Quota
+from convergio.catalog.model import Meter, Price, Quota
 from convergio.infra import outbox
 from convergio.infra.db import Tx
 from convergio.kernel.errors import Invalid
@@ -27,7 +28,7 @@ from convergio.subscriptions import changes, errors, parts, rules, steps, store
 from convergio.subscriptions.model import ChangeState, Subscription
 
 STEPS_MAX = 60
-
+Value = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00]*\Z")]
 
 MENDS = {
     **MENDS_OF_A_PRICE,
@@ -53,7 +54,7 @@ class PriceLine(_Line, frozen=True, kw_only=True):
     """What takes the place of a price of the plan; a value that `charges` lacks keeps its own."""
 
     charge: Charge
-    charges: Annotated[dict[str, Charge], msgspec.Meta(max_length=200)] = {}
+    charges: Annotated[dict[Value, Charge], msgspec.Meta(max_length=200)] = {}
     quota: QuotaLine | None = None
 
 
@@ -162,7 +163,7 @@ def _replaced(
     now: datetime,
 ) -> tuple[list[Price], list[Price]]:  # fmt: skip
     """Return the prices with the agreed ones in their places, and the agreed ones."""
-    left = dict(wanted)
+    left, meters = dict(wanted), catalog.current(tx).meters
     prices: list[Price] = []
     made: list[Price] = []
     for price in pinned:
@@ -170,7 +171,7 @@ def _replaced(
         if terms is None:
             prices.append(price)
             continue
-        _check_terms(price, terms)
+        _check_terms(price, terms, meters)
         charges = {**price.charges, **terms.charges}
         quota = terms.quota or price.quota
         agreed = replace(price, charge=terms.charge, quota=quota, charges=charges)
@@ -181,8 +182,8 @@ def _replaced(
     return prices, made
 
 
-def _check_terms(price: Price, terms: Terms) -> None:
-    """Refuse terms that do not fit what they replace. Raises: Invalid."""
+def _check_terms(price: Price, terms: Terms, meters: Mapping[str, Meter]) -> None:
+    """Refuse terms that do not fit what they replace, as the catalog would. Raises: Invalid."""
     if price.meter_key is not None and isinstance(terms.charge, Seat):
         detail = "a seat charge counts seats, not usage; charge by unit"
         raise Invalid(detail, code="seat_with_meter", field="charge")
@@ -192,6 +193,10 @@ def _check_terms(price: Price, terms: Terms) -> None:
     if terms.quota is not None and price.meter_key is None:
         detail = "a quota limits a meter; this price is a fee"
         raise Invalid(detail, code="quota_without_meter", field="quota")
+    selling.check_included(price.meter_key, terms.charge, field="charge.included_per_seat")
+    selling.check_values(terms.charges, field="charges")
+    if price.meter_key is not None and terms.quota is not None and terms.quota.hard:
+        selling.check_hard(meters[price.meter_key], field="quota.hard")
 
 
 def _tell(tx: Tx, live: Subscription, steps_: Sequence[Step], *, now: datetime) -> None:

@@ -262,11 +262,22 @@ ORDER BY i.customer_id, i.item_id
 LIMIT 100;
 
 -- name: page_pinning
--- The next customers with a live item of one of these prices, or with a change to one to come.
+-- The next customers with a live item of one of these prices, one that a pause has ended, or a
+-- change to one to come.
 (
     SELECT DISTINCT customer_id FROM subscription_item
     WHERE price_id = ANY(:price_ids::uuid[]) AND active_until IS NULL AND customer_id > :after::uuid
     ORDER BY customer_id
+    LIMIT :limit
+)
+UNION
+(
+    SELECT DISTINCT i.customer_id FROM subscription_item AS i
+    JOIN subscription AS s
+        ON s.customer_id = i.customer_id AND s.subscription_id = i.subscription_id
+    WHERE i.price_id = ANY(:price_ids::uuid[]) AND i.end_reason = 'paused'
+        AND s.status = 'paused' AND i.customer_id > :after::uuid
+    ORDER BY i.customer_id
     LIMIT :limit
 )
 UNION

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Final
 from uuid import UUID
 
-from convergio.catalog.model import Price
+from convergio.catalog.model import Plan, Price
 from convergio.kernel.errors import require
 from convergio.kernel.periods import Calendar, Interval, turn_before
 from convergio.rating.rules import rate
@@ -77,17 +77,30 @@ def check_seats(prices: Sequence[Price], seats: int) -> None:
         raise errors.bad_seats("this plan has no price per seat; leave the seats out")
 
 
-def check_prices(prices: Sequence[Price], *, currency: str) -> None:
+def check_prices(prices: Sequence[Price], *, currency: str, field: str = "plan") -> None:
     """Refuse a plan that cannot be billed as one agreement. Raises: Invalid.
 
     A meter has one usage window at a time, so no two prices of a plan read the same meter.
     """
     others = sorted({price.currency for price in prices} - {currency})
     if others:
-        raise errors.bad_plan(f"it is priced in {others[0]} and the customer pays in {currency}")
+        detail = f"it is priced in {others[0]} and the customer pays in {currency}"
+        raise errors.bad_plan(detail, field=field)
     meters = [price.meter_key for price in prices if price.meter_key is not None]
     if len(set(meters)) < len(meters):
-        raise errors.bad_plan("two of its prices read the same meter; keep one")
+        raise errors.bad_plan("two of its prices read the same meter; keep one", field=field)
+
+
+def fallback_prices(plans: Mapping[str, Plan], key: str, *, currency: str) -> tuple[Price, ...]:
+    """Return what the plan to which a trial falls back asks. Raises: NotFound, Invalid."""
+    plan = plans.get(key)
+    if plan is None:
+        raise errors.unknown_plan(key, field="fallback_plan")
+    if plan.add_on:
+        raise errors.only_beside_a_plan(key, field="fallback_plan")
+    prices = plan.in_currency(currency)
+    check_prices(prices, currency=currency, field="fallback_plan")
+    return prices
 
 
 def quantity_of(price: Price, seats: int) -> Decimal:
@@ -212,6 +225,23 @@ def calendar_anchor(start: datetime, time_zone: str, prices: Sequence[Price]) ->
     if Interval.WEEK in intervals and longest != Interval.WEEK:
         raise errors.no_common_anchor()
     return turn_before(start, time_zone, longest)
+
+
+def common_boundary(live: Subscription, prices: Sequence[Price], since: datetime) -> datetime:
+    """Return the first instant on or after `since` at which a period of each price begins.
+
+    Raises: Invalid for weeks beside longer intervals, which have no boundary in common.
+    """
+    intervals = intervals_of(prices)
+    longest = intervals[-1] if intervals else Interval.MONTH
+    if Interval.WEEK in intervals and longest != Interval.WEEK:
+        raise errors.no_common_boundary()
+    if since <= live.anchor_at:
+        return live.anchor_at
+    calendar = Calendar(live.anchor_at, live.time_zone, longest)
+    number = calendar.number_at(since)
+    start = calendar.boundary(number)
+    return start if start == since else calendar.boundary(number + 1)
 
 
 def check_trial(trial: Trial) -> None:

@@ -15,6 +15,7 @@ from convergio.catalog.model import Price
 from convergio.infra import outbox
 from convergio.infra.db import Tx
 from convergio.infra.ids import new_id
+from convergio.kernel.errors import Rejected
 from convergio.kernel.periods import Calendar, Interval
 from convergio.metering import actions as metering
 from convergio.metering.model import Segment, Share
@@ -315,11 +316,13 @@ def carry_out(
 ) -> Subscription:
     """Bring a subscription up to `until`: its trial's end, the changes that wait, its end."""
     one = subscription
-    first_end = one.cancel_at if one.cancel_at is not None else None
-    if first_end is not None and first_end <= until and first_end <= one.anchor_at:
-        return end(tx, one, at=max(first_end, one.started_at), now=now)
-    if one.status == Status.TRIALING and one.anchor_at <= until:
-        one = _end_trial(tx, one, now=now, has_method=one.customer_id in payable)
+    if one.cancel_at is not None and one.cancel_at <= min(until, one.anchor_at):
+        return end(tx, one, at=max(one.cancel_at, one.started_at), now=now)
+    if rules.trial_ends(one, until):
+        if one.customer_id in payable or one.trial_policy == TrialPolicy.ACTIVATE:
+            one = _begin_paid(tx, one, now=now)
+        else:
+            one, changes = _without_method(tx, one, now=now), ()
     for change in changes:
         if one.status in RESTING or one.subscription_id != change.subscription_id:
             break  # another subscription took its place, and dropped what waited
@@ -388,38 +391,43 @@ def next_boundary(tx: Tx, live: Subscription, *, now: datetime) -> datetime | No
     return rules.next_boundary(live, filter(matters, periods), now=now)
 
 
-def _end_trial(tx: Tx, one: Subscription, *, now: datetime, has_method: bool) -> Subscription:
-    """Begin the paid periods, or do what the subscription says of a trial without a method."""
-    if has_method or one.trial_policy == TrialPolicy.ACTIVATE:
-        active = rules.move(one, Status.ACTIVE)
-        store.save_state(tx, active)
-        tell(tx, "subscription.updated", [active], now=now)
-        return active
-    if one.trial_policy == TrialPolicy.PAUSE:
-        return pause(tx, one, at=one.anchor_at, now=now)
-    plan = catalog.current(tx).plans.get(one.fallback_plan_key or "")
-    if plan is None:
-        raise errors.unknown_plan(one.fallback_plan_key or "")
+def _begin_paid(tx: Tx, one: Subscription, *, now: datetime) -> Subscription:
     active = rules.move(one, Status.ACTIVE)
     store.save_state(tx, active)
-    for each in store.list_changes(tx, one.customer_id, one.subscription_id):
-        if each.state == ChangeState.QUEUED:  # another plan ends an agreement
-            store.settle_change(tx, each, ChangeState.DROPPED)
+    tell(tx, "subscription.updated", [active], now=now)
+    return active
+
+
+def _without_method(tx: Tx, one: Subscription, *, now: datetime) -> Subscription:
+    """Do what the subscription says of a trial without a method; what waited is dropped.
+
+    All that waited was asked of the plan that nobody pays for. Where the plan to fall back to is
+    sold no more, or not to this customer, the trial ends paused: nobody agreed to anything else.
+    """
+    if one.trial_policy == TrialPolicy.PAUSE:
+        return pause(tx, one, at=one.anchor_at, now=now)
+    key = one.fallback_plan_key or ""
+    try:
+        prices = rules.fallback_prices(catalog.current(tx).plans, key, currency=one.currency)
+    except Rejected as error:
+        why = f"the trial cannot fall back to '{key}': {error.detail}"
+        return pause(tx, one, at=one.anchor_at, now=now, why=why)
+    active = rules.move(one, Status.ACTIVE)
+    store.save_state(tx, active)
+    store.settle_pending(tx, active, ChangeState.DROPPED)
     target = change_to(
-        active,
-        plan.key,
-        [p.price_id for p in plan.in_currency(one.currency)],
-        1,
-        effective_at=one.anchor_at,
-        now=now,
+        active, key, [p.price_id for p in prices], 1, effective_at=one.anchor_at, now=now
     )
     return go_to(tx, active, target, at=one.anchor_at, now=now)
 
 
-def pause(tx: Tx, subscription: Subscription, *, at: datetime, now: datetime) -> Subscription:
+def pause(
+    tx: Tx, subscription: Subscription, *, at: datetime, now: datetime, why: str | None = None
+) -> Subscription:
     """Stop a subscription: its items end and give back what is left of them.
 
     What was to end later in any case ends for its own reason, so `resume` does not bring it back.
+    `why` is told where nobody asked for the pause.
     """
     paused = rules.move(subscription, Status.PAUSED)
     store.save_state(tx, paused)
@@ -432,7 +440,7 @@ def pause(tx: Tx, subscription: Subscription, *, at: datetime, now: datetime) ->
     store.end_items(tx, paused, ends_at=at, credited=True, reason=rules.PAUSED)
     store.settle_pending(tx, paused, ChangeState.DROPPED)
     _close_windows(tx, paused, at=at, now=now)
-    tell(tx, "subscription.paused", [paused], now=now)
+    tell(tx, "subscription.paused", [paused], now=now, why=why)
     return paused
 
 
@@ -460,8 +468,12 @@ def change_to(
     )
 
 
-def tell(tx: Tx, type_: str, subscriptions: Iterable[Subscription], *, now: datetime) -> None:
+def tell(
+    tx: Tx, type_: str, subscriptions: Iterable[Subscription], *, now: datetime,
+    why: str | None = None,
+) -> None:  # fmt: skip
     """Write a fact about each subscription for other systems."""
+    more = {} if why is None else {"reason": why}
     outbox.emit_many(
         tx,
         [
@@ -469,7 +481,7 @@ def tell(tx: Tx, type_: str, subscriptions: Iterable[Subscription], *, now: date
                 type_,
                 one.customer_id,
                 one.subscription_id,
-                {"plan": one.plan_key, "status": one.status},
+                {"plan": one.plan_key, "status": one.status, **more},
             )
             for one in subscriptions
         ],

@@ -406,7 +406,7 @@ def _change(row: tuple[Any, ...]) -> Change:
 
 
 def page_pinning(tx: Tx, price_ids: Sequence[UUID], *, after: UUID, limit: int) -> list[UUID]:
-    """Return the next customers who have one of these prices, or a change to one to come."""
+    """Return the next customers who have one of these prices, paused too, or a change to one."""
     query = QUERIES["page_pinning"]
     rows = tx.tuples(query, price_ids=list(price_ids), after=after, limit=limit)
     return [row[0] for row in rows]
