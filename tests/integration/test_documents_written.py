@@ -14,6 +14,7 @@ from convergio.billing import actions as billing
 from convergio.cli.main import app
 from convergio.customers import actions as customers
 from convergio.identity.model import Scope
+from convergio.infra import migrate
 from convergio.infra.clock import VirtualClock
 from convergio.infra.db import Database
 from convergio.infra.postgres import Embedded
@@ -27,6 +28,7 @@ from tests.fakes import schemas
 from tests.fakes.api import Api, running
 from tests.fakes.documents import SELLER
 
+REVISION = Path(migrate.__file__).with_name("migrations") / "versions" / "r0015_sellers.sql"
 Call = Callable[..., Result]
 CATALOG = """
 currency: eur
@@ -179,6 +181,32 @@ def test_files_of_two_series_in_one_year_have_names_of_their_own(
     names = {number: name(number) for number in (*old, *new)}
     assert len(set(names.values())) == len(names) == 5
     assert {number: names[number] for number in old} == before
+
+
+def test_series_from_before_get_names_too_and_the_first_of_a_year_keeps_its_own(
+    database: Database,
+) -> None:
+    script = REVISION.read_text(encoding="utf-8")
+    fill = script[script.index("ALTER TABLE invoice_series") : script.index("-- payments:")]
+    series = (
+        ("AAA", 2025, "2025-06-30"), ("BBB", 2025, "2025-12-31"), ("AAA-CN", 2025, "2025-07-01"),
+        ("BBB", 2026, "2026-12-31"), ("OLD", 2001, "2001-12-31"),
+    )  # fmt: skip
+    with database.transaction() as tx:
+        tx.raw.execute("ALTER TABLE invoice_series DROP COLUMN file_block")
+        for name, year, last in series:
+            row = "INSERT INTO invoice_series VALUES (%s, %s, 1, %s)"
+            tx.raw.execute(row, [name, year, last])
+        tx.raw.execute(fill.encode())
+        rows = tx.tuples("SELECT series, year, file_block FROM invoice_series")
+    blocks = {(name, year): block for name, year, block in rows}
+    assert blocks == {
+        ("AAA", 2025): 10,
+        ("AAA-CN", 2025): 11,
+        ("BBB", 2026): 12,
+        ("OLD", 2001): 90,
+        ("BBB", 2025): 89,
+    }
 
 
 def test_one_unreadable_document_is_named_and_stands_in_no_other_s_way(
