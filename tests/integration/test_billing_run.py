@@ -1,16 +1,18 @@
 """A billing run on a real database: what is invoiced, when, once, and under which number."""
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import date, datetime
 from uuid import UUID
 
 import pytest
 
 from convergio.billing import actions as billing
+from convergio.billing import store
 from convergio.billing.model import Status
 from convergio.billing.reporting import Report
 from convergio.crypto.errors import MissingDataKey
-from convergio.infra.db import Database
+from convergio.infra.db import Database, Tx
 from convergio.infra.settings import Seller
 from convergio.kernel.errors import Conflict, Invalid, NotFound
 from convergio.kernel.money import Money
@@ -452,3 +454,26 @@ def test_verify_names_what_was_tampered_with(shop: Business, change: str, where:
     with shop.database.transaction() as tx:
         tx.raw.execute(change.encode())
     assert any(one.where.startswith(where) for one in shop.verify()), shop.verify()
+
+
+def test_a_series_that_begins_beside_another_one_is_begun_again(shop: Business) -> None:
+    day = date(2026, 1, 2)
+    numbers: list[tuple[str, int]] = []
+
+    def number(series: str, *, is_note: bool) -> Callable[[Tx], None]:
+        def take(tx: Tx) -> None:
+            store.lock_series(tx, series)
+            taken = store.take_numbers(tx, series, count=1, issued_on=day, is_note=is_note)
+            numbers.append((series, taken.first))
+
+        return take
+
+    for series in ("OLD", "OLD-CN"):
+        shop.database.insist(number(series, is_note=series.endswith("-CN")))
+    with ThreadPoolExecutor(1) as beside:
+        with shop.database.transaction() as tx:
+            number("NEW", is_note=False)(tx)
+            other = beside.submit(shop.database.insist, number("NEW-CN", is_note=True))
+            wait([other], timeout=0.5)
+        other.result()
+    assert sorted(numbers) == [("NEW", 1), ("NEW-CN", 1), ("OLD", 1), ("OLD-CN", 1)]

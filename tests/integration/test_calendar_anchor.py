@@ -30,6 +30,22 @@ plans:
       - {key: use, name: Questions, meter: questions, charge: {model: unit, unit: 0.10}}
 """
 
+MIXED = b"""
+currency: usd
+events: [{type: ai.request}]
+meters:
+  - {key: questions, name: Questions, event: ai.request, value: quantity, default: 1}
+plans:
+  - key: none
+    name: None
+    prices: [{key: none_use, name: Questions, meter: questions, charge: {model: unit, unit: 0}}]
+  - key: mixed
+    name: Mixed
+    prices:
+      - {key: week_fee, name: Week, interval: week, charge: {model: flat, amount: 3}}
+      - {key: month_use, name: Questions, meter: questions, charge: {model: unit, unit: 0.10}}
+"""
+
 
 @pytest.fixture
 def shop(database: Database, now: datetime) -> Business:
@@ -73,6 +89,21 @@ def test_a_change_that_opens_new_periods_stays_with_the_calendar(
     shop.bill("2025-01-02")
     assert f"{shop.invoices()[-1].boundary_at:%Y-%m-%d}" == "2025-01-01"
     assert shop.verify() == []
+
+
+@pytest.mark.parametrize("when", [When.NOW, When.PERIOD_END])
+@pytest.mark.parametrize("start", ["2024-11-16", "2024-12-01"])
+def test_a_plan_that_fits_no_calendar_is_counted_from_the_change(
+    database: Database, now: datetime, start: str, when: When
+) -> None:
+    shop = Business(database, now, MIXED)
+    begin(shop, "none", start)
+    with shop.database.transaction() as tx:
+        acme = customers.find(tx, "acme").customer_id
+        changes.change(tx, customer_id=acme, plan_key="mixed", when=when, now=at("2024-12-17"))
+    reports = [shop.bill(day, now=at(day)) for day in ("2025-01-02", "2025-02-02")]
+    assert [list(report.problems) for report in reports] == [[], []]
+    assert shop.invoices()
 
 
 def test_a_hard_quota_of_the_first_part_is_a_part(shop: Business) -> None:

@@ -255,6 +255,35 @@ def test_open_reservations_delay_an_end_and_stop_no_run(shop: Business) -> None:
     assert shop.verify() == []
 
 
+def test_a_trial_that_nobody_could_decide_yet_is_asked_for_no_setup_fee(
+    database: Database, now: datetime
+) -> None:
+    fee = b"""
+  - key: solo
+    name: Solo
+    prices:
+      - {key: solo_setup, name: Setup, once: true, charge: {model: flat, amount: 49}}
+      - {key: solo_use, name: Questions, meter: questions, charge: {model: unit, unit: 0.10}}
+"""
+    shop = Business(database, now, catalog.EXAMPLE.read_bytes() + fee)
+    acme = shop.customer("acme")
+    with shop.database.transaction() as tx:
+        trial = Trial(14, TrialPolicy.FALL_BACK, "free")
+        actions.create(
+            tx, customer_id=acme, plan_key="solo", start=shop.now, now=shop.now, trial=trial
+        )
+    shop.use("acme", 1, "2025-01-30")
+    with shop.database.transaction() as tx:
+        tx.raw.execute("UPDATE usage_total SET reserved = 1")
+    report = shop.bill("2025-03-01", now=at("2025-03-01"))
+    assert [one.code for one in report.problems] == ["delayed_end"]
+    with shop.database.transaction() as tx:
+        tx.raw.execute("UPDATE usage_total SET reserved = 0")
+    assert shop.bill("2025-03-02", now=at("2025-03-02")).problems == []
+    assert shop.invoices() == []
+    assert shop.verify() == []
+
+
 def test_dunning_moves_the_status_along_the_table(shop: Business) -> None:
     acme = shop.customer("acme")
     shop.subscribe(acme, "pro", "2025-01-01")

@@ -39,9 +39,11 @@ from convergio.subscriptions.model import (
     Agreement,
     BillingView,
     Item,
+    Status,
     StoredPeriod,
     Subscription,
 )
+from convergio.subscriptions.parts import ONE_OFF
 
 Usage = Mapping[UsageKey, Decimal]
 UsageRequest = tuple[UUID, str | Slice, Period]
@@ -234,15 +236,18 @@ def _stretches(view: BillingView, prices: Prices, closed: datetime) -> Iterator[
 def _moment_of(
     agreement: Agreement, item: Item, price: Price, floor: datetime | None, closed: datetime
 ) -> Iterator[Stretch]:
-    """Yield the moment at which an item is asked once, unless it was taken back before."""
-    start = item.active_from
+    """Yield the moment at which an item is asked once, unless it was taken back before.
+
+    What a plan asks once of a trial is asked when somebody has decided that it goes on.
+    """
+    start, one = item.active_from, agreement.subscription
+    if one.status == Status.TRIALING and start >= one.anchor_at and item.add_on_key != ONE_OFF:
+        return
     if item.end_reason is None and (floor is None or start >= floor):
         moment = Period(start, start + _MOMENT)
         due_at = start if price.meter_key is None else moment.end
         if due_at <= closed:
-            yield Stretch(
-                agreement.subscription, item, price, moment, start, moment.end, moment.end, due_at
-            )
+            yield Stretch(one, item, price, moment, start, moment.end, moment.end, due_at)
 
 
 def _stretches_of(

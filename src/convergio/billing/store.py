@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 import msgspec
+from psycopg import errors as pg
 
 from convergio.billing import sellers
 from convergio.billing.auditing import NumberingRow, RevenueRow, StrangeRow, UnequalRow
@@ -36,7 +37,7 @@ from convergio.billing.model import (
 from convergio.billing.reporting import Order, Page, PageRow, Report
 from convergio.billing.rules import FRESH
 from convergio.infra import sql
-from convergio.infra.db import Tx
+from convergio.infra.db import Contended, Tx
 
 QUERIES: Final = sql.load(Path(__file__).with_name("queries.sql"))
 
@@ -134,24 +135,26 @@ def lock_series(tx: Tx, series: str) -> None:
 
 def find_last_issue(tx: Tx, series: str) -> date | None:
     """Return the day of the last issue in a series."""
-    found: date | None = tx.value(QUERIES["find_last_issue"], series=series)
-    return found
+    return cast("date | None", tx.value(QUERIES["find_last_issue"], series=series))
 
 
 def take_numbers(tx: Tx, series: str, *, count: int, issued_on: date, is_note: bool) -> Numbers:
-    """Take the next `count` numbers of the series in the year of the issue."""
-    last = tx.value(
-        QUERIES["take_numbers"], series=series, year=issued_on.year, count=count,
-        issued_on=issued_on, blocks=sellers.BLOCKS,
-        usual=sellers.block_of(issued_on.year, is_note=is_note),
-    )  # fmt: skip
-    return Numbers(series, issued_on.year, last - count + 1, issued_on)
+    """Take the next `count` numbers of the series in the year of the issue.
+
+    Raises: Contended where another series began meanwhile and has the block of file names.
+    """
+    year, query = issued_on.year, QUERIES["take_numbers"]
+    blocks = {"blocks": sellers.BLOCKS, "usual": sellers.block_of(year, is_note=is_note)}
+    try:
+        last = tx.value(query, series=series, year=year, count=count, issued_on=issued_on, **blocks)
+    except pg.UniqueViolation as error:
+        raise Contended("another series begins; try again", code="contended") from error
+    return Numbers(series, year, last - count + 1, issued_on)
 
 
 def keep_seller(tx: Tx, version: sellers.Version, *, now: datetime) -> None:
     """Keep who issues, once."""
-    query, (version_id, text) = QUERIES["keep_seller"], version
-    tx.run(query, version_id=version_id, seller=text, first_used_at=now)
+    tx.run(QUERIES["keep_seller"], version_id=version[0], seller=version[1], first_used_at=now)
 
 
 def find_issued(tx: Tx, customer_id: UUID, invoice_id: UUID) -> sellers.Issued:

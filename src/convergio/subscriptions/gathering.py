@@ -203,7 +203,7 @@ def _reopen(
     asked = []
     for place in places:
         one = agreements[place].subscription
-        rows = periods.get(one.subscription_id, ())
+        rows = () if rules.trial_ends(one, until) else periods.get(one.subscription_id, ())
         agreements[place] = Agreement(one, agreements[place].items, _of_billing(rows, None, until))
         asked.append((one.customer_id, None, rules.closable(agreements[place], until=until)))
     for place, (customer_id, _, closable), (_, now) in zip(

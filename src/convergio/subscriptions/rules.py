@@ -227,6 +227,11 @@ def calendar_anchor(start: datetime, time_zone: str, prices: Sequence[Price]) ->
     return turn_before(start, time_zone, longest)
 
 
+def fits_calendar(prices: Sequence[Price]) -> bool:
+    """Say whether the calendar has a boundary in common for all of these intervals."""
+    return Interval.WEEK not in intervals_of(prices)[:-1]
+
+
 def common_boundary(live: Subscription, prices: Sequence[Price], since: datetime) -> datetime:
     """Return the first instant on or after `since` at which a period of each price begins.
 

@@ -167,7 +167,7 @@ def go_to(
             tx, {subscription.customer_id: subscription.currency},
             unasked(tx, subscription, new), plan_key=target.plan_key,
             seats=target.seats, start=at, now=now, time_zone=subscription.time_zone,
-            by_calendar=subscription.by_calendar,
+            by_calendar=subscription.by_calendar and rules.fits_calendar(new),
         )  # fmt: skip
         carry_add_ons(tx, parts.beside(items), begun, at=at, now=now)
         return begun
