@@ -215,6 +215,14 @@ def new_subscription(
     )
 
 
+def share_boundaries(intervals: Sequence[Interval]) -> bool:
+    """Say whether periods of these intervals, shortest first, ever begin together.
+
+    Weeks beside longer ones do not.
+    """
+    return Interval.WEEK not in intervals[:-1]
+
+
 def calendar_anchor(start: datetime, time_zone: str, prices: Sequence[Price]) -> datetime:
     """Return where the calendar's own periods around a start begin, for all of these intervals.
 
@@ -222,14 +230,9 @@ def calendar_anchor(start: datetime, time_zone: str, prices: Sequence[Price]) ->
     """
     intervals = intervals_of(prices)
     longest = intervals[-1] if intervals else Interval.MONTH
-    if Interval.WEEK in intervals and longest != Interval.WEEK:
+    if not share_boundaries(intervals):
         raise errors.no_common_anchor()
     return turn_before(start, time_zone, longest)
-
-
-def fits_calendar(prices: Sequence[Price]) -> bool:
-    """Say whether the calendar has a boundary in common for all of these intervals."""
-    return Interval.WEEK not in intervals_of(prices)[:-1]
 
 
 def common_boundary(live: Subscription, prices: Sequence[Price], since: datetime) -> datetime:
@@ -239,7 +242,7 @@ def common_boundary(live: Subscription, prices: Sequence[Price], since: datetime
     """
     intervals = intervals_of(prices)
     longest = intervals[-1] if intervals else Interval.MONTH
-    if Interval.WEEK in intervals and longest != Interval.WEEK:
+    if not share_boundaries(intervals):
         raise errors.no_common_boundary()
     if since <= live.anchor_at:
         return live.anchor_at

@@ -162,12 +162,13 @@ def go_to(
     agreed = subscription.plan_key == target.plan_key and seats[0] == seats[1]
     opens = bool(old) and not agreed and rules.opens_a_period(old, new, seats=seats)
     if opens and at > subscription.anchor_at:
+        fits = rules.share_boundaries(rules.intervals_of(new))
         end(tx, subscription, at=at, now=now, credited=True, reason=reason)
         (begun,) = insert(
             tx, {subscription.customer_id: subscription.currency},
             unasked(tx, subscription, new), plan_key=target.plan_key,
             seats=target.seats, start=at, now=now, time_zone=subscription.time_zone,
-            by_calendar=subscription.by_calendar and rules.fits_calendar(new),
+            by_calendar=subscription.by_calendar and fits,
         )  # fmt: skip
         carry_add_ons(tx, parts.beside(items), begun, at=at, now=now)
         return begun
